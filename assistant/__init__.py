@@ -1,0 +1,1 @@
+"""The Django project: users, rights, documents, retrieval, chat, web and API."""

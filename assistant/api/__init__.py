@@ -1,0 +1,1 @@
+"""REST interface: thin views over the same actions as the pages."""

@@ -1,0 +1,263 @@
+"""How questions, answers and conversations look from outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from assistant.api.fields import (
+    BodySerializer,
+    DocumentReferenceSerializer,
+    LocatorSerializer,
+)
+from assistant.api.search import checked_length, collections_field
+from assistant.chat.models import AnswerStatus, Conversation, Feedback, Message
+from assistant.chat.presenting import CitationView, SourceView, citations_for, sources_for
+from assistant.users.models import User
+
+EFFORTS = ["low", "medium", "high"]
+
+
+def effort_field() -> serializers.ChoiceField:
+    return serializers.ChoiceField(
+        choices=EFFORTS,
+        required=False,
+        help_text="How long a reasoning model may think. Default: the site's setting.",
+    )
+
+
+class QuestionBody(BodySerializer):
+    """A one-shot question."""
+
+    question = serializers.CharField(
+        error_messages=dict.fromkeys(("blank", "required"), "Write a question.")
+    )
+    collections = collections_field()
+    stream = serializers.BooleanField(default=False)
+    effort = effort_field()
+
+    def validate_question(self, value: str) -> str:
+        return checked_length(value, name="question")
+
+
+class MessageBody(BodySerializer):
+    """The next question of a conversation."""
+
+    content = serializers.CharField(
+        error_messages=dict.fromkeys(("blank", "required"), "Write a question.")
+    )
+    effort = effort_field()
+
+    def validate_content(self, value: str) -> str:
+        return checked_length(value, name="question")
+
+
+class ConversationBody(BodySerializer):
+    title = serializers.CharField(required=False, allow_blank=True, max_length=200)
+    collections = collections_field()
+
+
+class FeedbackBody(BodySerializer):
+    rating = serializers.ChoiceField(choices=Feedback.Rating.values)
+    reasons = serializers.ListField(
+        child=serializers.CharField(max_length=100), required=False, max_length=20
+    )
+    comment = serializers.CharField(required=False, allow_blank=True, max_length=5000)
+
+
+class FeedbackSerializer(serializers.Serializer[Any]):
+    rating = serializers.ChoiceField(choices=Feedback.Rating.values)
+    reasons = serializers.ListField(child=serializers.CharField())
+    comment = serializers.CharField(allow_blank=True)
+    created_at = serializers.DateTimeField()
+
+
+class ConversationSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    title = serializers.CharField(allow_blank=True)
+    collections = serializers.ListField(child=serializers.UUIDField())
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+@extend_schema_field(
+    {"type": "string", "enum": list(AnswerStatus.values)}, component_name="AnswerStatus"
+)
+class AnswerStatusField(serializers.ChoiceField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(choices=AnswerStatus.values, **kwargs)
+
+
+@extend_schema_field(
+    {"type": "string", "enum": list(Message.Role.values)}, component_name="MessageRole"
+)
+class MessageRoleField(serializers.ChoiceField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(choices=Message.Role.values, **kwargs)
+
+
+class MessageSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    role = MessageRoleField()
+    status = AnswerStatusField()
+    text = serializers.CharField(allow_blank=True)
+    created_at = serializers.DateTimeField()
+
+
+class ConversationDetailSerializer(ConversationSerializer):
+    messages = MessageSerializer(many=True)
+
+
+class AnswerReferenceSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    status = AnswerStatusField()
+
+
+class AskedSerializer(serializers.Serializer[Any]):
+    question = MessageSerializer()
+    answer = AnswerReferenceSerializer()
+
+
+class OneShotCitationSerializer(serializers.Serializer[Any]):
+    number = serializers.IntegerField(help_text="The `[n]` in the text.")
+    document = DocumentReferenceSerializer(allow_null=True)
+    quote = serializers.CharField()
+    locator = LocatorSerializer()
+    verified = serializers.BooleanField(
+        help_text="The quote was found in the stored text and supports the sentence."
+    )
+
+
+class OneShotAnswerSerializer(serializers.Serializer[Any]):
+    answer = serializers.CharField()
+    citations = OneShotCitationSerializer(many=True)
+    abstained = serializers.BooleanField()
+    finish_reason = serializers.CharField()
+    timings_ms = serializers.DictField(child=serializers.FloatField())
+    usage = serializers.DictField(child=serializers.IntegerField())
+
+
+class CitedDocumentSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    title = serializers.CharField()
+    version_id = serializers.UUIDField()
+
+
+class StoredCitationSerializer(serializers.Serializer[Any]):
+    """Without document and quote when the caller may not read the source any more."""
+
+    number = serializers.IntegerField()
+    document = CitedDocumentSerializer(allow_null=True)
+    quote = serializers.CharField(allow_null=True)
+    locator = LocatorSerializer(allow_null=True)
+    verified = serializers.BooleanField()
+    available = serializers.BooleanField()
+
+
+class StoredSourceSerializer(serializers.Serializer[Any]):
+    number = serializers.IntegerField()
+    document = CitedDocumentSerializer(allow_null=True)
+    text = serializers.CharField(allow_null=True)
+    locator = LocatorSerializer(allow_null=True)
+    available = serializers.BooleanField()
+
+
+class AnswerErrorSerializer(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class AnswerSerializer(MessageSerializer):
+    conversation = serializers.UUIDField()
+    citations = StoredCitationSerializer(many=True)
+    sources = StoredSourceSerializer(many=True)
+    abstained = serializers.BooleanField()
+    finish_reason = serializers.CharField(allow_blank=True)
+    model = serializers.CharField(allow_blank=True)
+    usage = serializers.DictField(child=serializers.IntegerField())
+    timings_ms = serializers.DictField(child=serializers.FloatField())
+    error = AnswerErrorSerializer(allow_null=True)
+    feedback = FeedbackSerializer(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+
+
+def conversation_json(conversation: Conversation) -> dict[str, Any]:
+    return {
+        "id": str(conversation.pk),
+        "title": conversation.title,
+        "collections": [str(collection.pk) for collection in conversation.collections.all()],
+        "created_at": conversation.created_at,
+        "updated_at": conversation.updated_at,
+    }
+
+
+def message_json(message: Message) -> dict[str, Any]:
+    return {
+        "id": str(message.pk),
+        "role": message.role,
+        "status": message.status,
+        "text": message.text,
+        "created_at": message.created_at,
+    }
+
+
+def answer_json(answer: Message, *, user: User) -> dict[str, Any]:
+    """A stored answer; its evidence is read again under the rights of this moment."""
+    feedback: Feedback | None = getattr(answer, "feedback", None)
+    error = {"code": answer.error_code, "detail": answer.error_detail}
+    return message_json(answer) | {
+        "conversation": str(answer.conversation_id),
+        "citations": [_citation_json(view) for view in citations_for(answer, user=user)],
+        "sources": [_source_json(view) for view in sources_for(answer, user=user)],
+        "abstained": answer.abstained,
+        "finish_reason": answer.finish_reason,
+        "model": answer.model,
+        "usage": answer.usage,
+        "timings_ms": answer.timings_ms,
+        "error": error if answer.error_code else None,
+        "feedback": feedback_json(feedback) if feedback else None,
+        "finished_at": answer.finished_at,
+    }
+
+
+def feedback_json(feedback: Feedback) -> dict[str, Any]:
+    return {
+        "rating": feedback.rating,
+        "reasons": feedback.reasons,
+        "comment": feedback.comment,
+        "created_at": feedback.created_at,
+    }
+
+
+def _document(view: CitationView | SourceView) -> dict[str, Any] | None:
+    if not view.available:
+        return None
+    return {
+        "id": str(view.document_id),
+        "title": view.title,
+        "version_id": str(view.version_id),
+    }
+
+
+def _citation_json(view: CitationView) -> dict[str, Any]:
+    return {
+        "number": view.number,
+        "document": _document(view),
+        "quote": view.quote,
+        # Headings are words of the document too.
+        "locator": view.locator.to_json() if view.available else None,
+        "verified": view.verified,
+        "available": view.available,
+    }
+
+
+def _source_json(view: SourceView) -> dict[str, Any]:
+    return {
+        "number": view.number,
+        "document": _document(view),
+        "text": view.text,
+        "locator": view.locator.to_json() if view.available else None,
+        "available": view.available,
+    }

@@ -1,0 +1,1 @@
+"""How a question becomes an answer; start reading at answering.py."""

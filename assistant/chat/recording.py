@@ -1,0 +1,185 @@
+"""The row of an answer: claimed once, finished once, replayed from when the stream is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.db import transaction
+from django.utils import timezone
+
+from assistant.chat.events import CitationFound, Delta, Done, Event, Failed
+from assistant.chat.models import AnswerStatus, Citation, Conversation, Message
+from assistant.chat.presenting import citations_for, is_fully_available
+from assistant.chat.turn import Turn
+from assistant.documents.models import Collection
+from inference.types import ChatMessage, Effort
+
+UNFINISHED = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
+# Turns of history that go into a prompt; the newest ones.
+HISTORY_TURNS = 4
+
+
+@sync_to_async
+def claim(answer_id: UUID) -> Turn | None:
+    """Take a PENDING answer; None when another process has it, or it is gone."""
+    if not Message.objects.filter(pk=answer_id, status=AnswerStatus.PENDING).update(
+        status=AnswerStatus.STREAMING
+    ):
+        return None
+    answer = Message.objects.select_related("conversation__user").get(pk=answer_id)
+    conversation = answer.conversation
+    question = conversation.messages.get(ordinal=answer.ordinal - 1)
+    return Turn(
+        question=question.text,
+        user=conversation.user,
+        collections=chosen_collections(conversation),
+        effort=cast("Effort", answer.effort) if answer.effort else None,
+        history=_history(conversation, before=question.ordinal),
+        answer_id=answer_id,
+    )
+
+
+def chosen_collections(conversation: Conversation) -> Sequence[UUID] | None:
+    """The chosen collections that are still readable; None when none was ever chosen."""
+    chosen = list(conversation.collections.values_list("pk", flat=True))
+    if not chosen:
+        return None
+    readable = Collection.objects.for_user(conversation.user).filter(pk__in=chosen)
+    return list(readable.values_list("pk", flat=True))
+
+
+def _history(conversation: Conversation, *, before: int) -> list[ChatMessage]:
+    """Earlier turns whose sources the reader may still see, oldest first."""
+    rows = list(
+        conversation.messages.filter(ordinal__lt=before).order_by("-ordinal")[: 2 * HISTORY_TURNS]
+    )
+    messages: list[ChatMessage] = []
+    for row in reversed(rows):
+        if row.role == Message.Role.QUESTION:
+            messages.append(ChatMessage("user", row.text))
+        elif row.text and is_fully_available(row, user=conversation.user):
+            messages.append(ChatMessage("assistant", row.text))
+    return messages
+
+
+@sync_to_async
+def finish(turn: Turn, last: Event) -> None:
+    """Store what was said, how it ended, and its citations, once."""
+    now = timezone.now()
+    values: dict[str, Any] = {
+        "text": turn.text,
+        "query": turn.query,
+        "model": turn.model,
+        "prompt_digest": turn.prompt_digest,
+        "timings_ms": turn.timings_ms,
+        "sources": [
+            {
+                "number": number,
+                "document": str(passage.document_id),
+                "version": str(passage.version_id),
+                "locator": passage.locator.to_json(),
+                "score": round(passage.score, 4),
+            }
+            for number, passage in enumerate(turn.passages, start=1)
+        ],
+        "finished_at": now,
+    }
+    if isinstance(last, Done):
+        stopped = last.finish_reason == "stopped"
+        values |= {
+            "status": AnswerStatus.STOPPED if stopped else AnswerStatus.DONE,
+            "finish_reason": last.finish_reason,
+            "usage": last.usage,
+            "abstained": last.abstained,
+        }
+    elif isinstance(last, Failed):
+        values |= {
+            "status": _status_of(last, has_text=bool(turn.text)),
+            "error_code": last.code,
+            "error_detail": last.detail,
+        }
+        if last.code == "revoked":
+            values |= {"text": "", "sources": []}
+    with transaction.atomic():
+        if not Message.objects.filter(pk=turn.answer_id, status__in=UNFINISHED).update(**values):
+            return
+        if isinstance(last, Failed) and last.code == "revoked":
+            return
+        Citation.objects.bulk_create(
+            [
+                Citation(
+                    answer_id=turn.answer_id,
+                    ordinal=ordinal,
+                    number=citation.number,
+                    document_id=citation.document_id,
+                    version_id=citation.version_id,
+                    quote=citation.quote,
+                    locator=citation.locator,
+                    verified=citation.verified,
+                )
+                for ordinal, citation in enumerate(turn.citations)
+            ]
+        )
+
+
+def _status_of(last: Failed, *, has_text: bool) -> AnswerStatus:
+    if last.code == "revoked":
+        return AnswerStatus.STOPPED
+    if has_text or last.code == "interrupted":
+        return AnswerStatus.INTERRUPTED
+    return AnswerStatus.FAILED
+
+
+def mark_interrupted(answer_id: UUID, *, text: str) -> None:
+    """End an answer whose writer is gone, keeping what readers saw of it."""
+    Message.objects.filter(pk=answer_id, status__in=UNFINISHED).update(
+        status=AnswerStatus.INTERRUPTED,
+        text=text,
+        error_code="interrupted",
+        error_detail="The server was restarted while answering. Ask again.",
+        finished_at=timezone.now(),
+    )
+
+
+@sync_to_async
+def replay(answer_id: UUID) -> list[Event] | None:
+    """The events of a finished answer, from its row; None while it is not finished.
+
+    Sources are not repeated: pages and the API read them with the answer, under present rights.
+    """
+    answer = Message.objects.select_related("conversation__user").filter(pk=answer_id).first()
+    if answer is None:
+        return [Failed("deleted", "This answer was deleted.", retryable=False)]
+    if answer.status in UNFINISHED:
+        return None
+    events: list[Event] = []
+    shown = citations_for(answer, user=answer.conversation.user)
+    if all(citation.available for citation in shown):
+        events.append(Delta(answer.text))
+        events += [
+            CitationFound(
+                citation.number,
+                citation.quote or "",
+                citation.verified,
+                citation.locator.to_json(),
+                str(citation.document_id),
+                str(citation.version_id),
+            )
+            for citation in shown
+        ]
+    if answer.error_code:
+        events.append(Failed(answer.error_code, answer.error_detail, retryable=True))
+    else:
+        events.append(
+            Done(
+                str(answer.pk),
+                answer.finish_reason,
+                answer.usage,
+                answer.timings_ms,
+                answer.abstained,
+            )
+        )
+    return events

@@ -1,0 +1,1 @@
+"""What is stored: collections, documents, their versions and originals."""

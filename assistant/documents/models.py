@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from assistant.documents.locators import Locator, PageBox
+from assistant.permissions.querysets import ScopedQuerySet
+from assistant.users.models import User
+
+
+class Collection(models.Model):
+    """A set of documents with one access list (its Grants)."""
+
+    collection_path: ClassVar[str] = "pk"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=200)
+    description = models.TextField(blank=True)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["name", "id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class LiveDocuments(models.Manager.from_queryset(ScopedQuerySet["Document"])):  # type: ignore[misc]
+    """Documents that are not deleted. Tombstones are reached through ``Document.all_objects``."""
+
+    def get_queryset(self) -> ScopedQuerySet[Document]:
+        return ScopedQuerySet(self.model, using=self._db).filter(deleted_at=None)
+
+
+class Document(models.Model):
+    """A thing with a title in one Collection.
+
+    ``latest_version`` is the newest upload in whatever state; ``current_version`` is the one that
+    answers questions, switched in one UPDATE when a new version is whole. Deleting leaves a
+    tombstone without text, so that a late task or a restored backup cannot bring it back.
+    """
+
+    collection_path: ClassVar[str] = "collection"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    collection = models.ForeignKey(Collection, on_delete=models.CASCADE, related_name="documents")
+    external_id = models.CharField(max_length=500, null=True, blank=True)  # noqa: DJ001  NULL: none given, not unique
+    title = models.CharField(max_length=500)
+    source_url = models.URLField(max_length=2000, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    current_version = models.ForeignKey(
+        "DocumentVersion", on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    latest_version = models.ForeignKey(
+        "DocumentVersion", on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(default=timezone.now)
+    deleted_at = models.DateTimeField(null=True, editable=False)
+
+    objects = LiveDocuments()
+    all_objects = models.Manager()
+
+    class Meta:
+        base_manager_name = "all_objects"
+        ordering: ClassVar[list[str]] = ["-updated_at", "id"]
+        indexes = [
+            models.Index(
+                fields=["collection", "-updated_at", "id"],
+                name="document_list",
+                condition=Q(deleted_at=None),
+            )
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["collection", "external_id"],
+                name="document_external_id",
+                condition=Q(deleted_at=None, external_id__isnull=False),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class DocumentVersion(models.Model):
+    """One uploaded file of a Document: bytes on the storage, SHA-256 and number here."""
+
+    collection_path: ClassVar[str] = "document__collection"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    sha256 = models.CharField(max_length=64)
+    size = models.PositiveBigIntegerField()
+    media_type = models.CharField(max_length=100)
+    filename = models.CharField(max_length=255)
+    storage_key = models.CharField(max_length=200)
+    parser = models.CharField(max_length=100, blank=True)
+    warnings = ArrayField(models.TextField(), default=list)
+    page_count = models.PositiveIntegerField(null=True)
+    chunk_count = models.PositiveIntegerField(null=True)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    published_at = models.DateTimeField(null=True)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["document", "number"], name="version_number")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.filename} (version {self.number})"
+
+
+class VersionText(models.Model):
+    """The text that citations of one version point into, and its structure.
+
+    ``elements`` and ``boxes`` are ``ingestion.elements`` dataclasses as JSON lists, ascending by
+    ``char_start``.
+    """
+
+    collection_path: ClassVar[str] = "version__document__collection"
+
+    version = models.OneToOneField(
+        DocumentVersion, on_delete=models.CASCADE, primary_key=True, related_name="text"
+    )
+    text = models.TextField()
+    elements = models.JSONField(default=list)
+    boxes = models.JSONField(default=list)
+
+    objects = ScopedQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"text of {self.version_id}"
+
+    def locate(
+        self, char_start: int, char_end: int, *, heading_path: tuple[str, ...] = ()
+    ) -> Locator:
+        """A Locator with page and boxes for ``text[char_start:char_end]``."""
+        boxes = tuple(
+            PageBox(page=b["page"], x0=b["x0"], y0=b["y0"], x1=b["x1"], y1=b["y1"])
+            for b in self.boxes
+            if b["char_start"] < char_end and b["char_end"] > char_start
+        )
+        page = next(
+            (
+                e["page"]
+                for e in self.elements
+                if e["char_start"] < char_end and e["char_end"] > char_start and e.get("page")
+            ),
+            None,
+        )
+        return Locator(char_start, char_end, heading_path, page, boxes)
+
+
+class PendingFileRemoval(models.Model):
+    """An original whose row is gone; the sweep removes the bytes and then this row."""
+
+    storage_key = models.CharField(max_length=200, unique=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.storage_key

@@ -1,0 +1,68 @@
+"""The command line of every part of the system, for ``manage.py up`` and docker-compose.yml alike.
+
+``tests/test_compose.py`` compares the two.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+APPLICATION = "assistant.asgi:application"
+# Seconds that requests, open event streams included, get to finish when the web process stops.
+WEB_GRACE_SECONDS = 10
+PARSE_QUEUES = "parse"
+EMBED_QUEUES = "embed,default"
+EMBED_CONCURRENCY = 4
+
+
+def web(python: str, *, host: str, port: int) -> list[str]:
+    """The ASGI server. One process: answers run as tasks of it."""
+    return [
+        *(python, "-m", "uvicorn", APPLICATION, "--host", host, "--port", str(port)),
+        *("--timeout-graceful-shutdown", str(WEB_GRACE_SECONDS)),
+        *("--no-server-header", "--no-access-log"),
+    ]
+
+
+def parse_worker(python: str, *, concurrency: int) -> list[str]:
+    """Reads uploads. Threads are enough: each file is parsed in a child process of its own."""
+    return _worker(python, name="parse", queues=PARSE_QUEUES, concurrency=concurrency)
+
+
+def embed_worker(python: str, *, concurrency: int = EMBED_CONCURRENCY) -> list[str]:
+    """Sends chunks to the embedding server, and runs the short periodic tasks."""
+    return _worker(python, name="embed", queues=EMBED_QUEUES, concurrency=concurrency)
+
+
+def beat(python: str, *, schedule: Path) -> list[str]:
+    """Sends the periodic tasks; ``schedule`` is its state file."""
+    return [
+        *(python, "-m", "celery", "-A", "assistant", "beat"),
+        *("--loglevel", "INFO", "--pidfile", "", "--schedule", str(schedule)),
+    ]
+
+
+def embedding_server(
+    python: str, *, host: str, port: int, model: str = "", api_key_file: str = ""
+) -> list[str]:
+    """The OpenAI-compatible embedding server; ``model`` is a name or path, empty: its default."""
+    return [
+        *(python, "-m", "inference.serving.embedding_server"),
+        *("--host", host, "--port", str(port)),
+        *(("--model", model) if model else ()),
+        *(("--api-key-file", api_key_file) if api_key_file else ()),
+    ]
+
+
+def prepare(python: str) -> list[str]:
+    """Brings database, static files and the first administrator up to date, then exits."""
+    return [python, "manage.py", "prepare"]
+
+
+def _worker(python: str, *, name: str, queues: str, concurrency: int) -> list[str]:
+    return [
+        *(python, "-m", "celery", "-A", "assistant", "worker", "-Q", queues, "-n", f"{name}@%h"),
+        *("--pool", "threads", "-c", str(concurrency), "--loglevel", "INFO"),
+        # Workers do not need to know each other, and finding out costs a second at start.
+        *("--without-gossip", "--without-mingle"),
+    ]

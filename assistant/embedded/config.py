@@ -1,0 +1,93 @@
+"""What ``manage.py up`` was asked to do: arguments over environment over defaults."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from assistant.embedded.errors import StartError
+from assistant.env import load_env
+
+BASE_DIR = Path(__file__).resolve().parent.parent.parent
+DEFAULT_PORT = 8000
+
+# Libraries read these when they load: nothing is fetched and nothing is reported at run time.
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "SCARF_NO_ANALYTICS": "1",
+    "UNSTRUCTURED_DISABLE_NOTICE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One run of the process group. URLs that are set are used instead of an embedded service."""
+
+    data_dir: Path
+    host: str
+    port: int
+    port_is_wanted: bool
+    env: Mapping[str, str]
+    database_url: str
+    redis_url: str
+    embedding_url: str
+
+    @property
+    def run_dir(self) -> Path:
+        return self.data_dir / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def secrets_dir(self) -> Path:
+        return self.data_dir / "secrets"
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="manage.py up",
+        description="Start the assistant and, unless their URLs are set, the services it needs.",
+    )
+    parser.add_argument("--host", help="address to listen on (default: HOST or 127.0.0.1)")
+    parser.add_argument("--port", type=int, help=f"web port (default: PORT or {DEFAULT_PORT})")
+    parser.add_argument(
+        "--data-dir", type=Path, help="where everything is kept (default: DATA_DIR)"
+    )
+    return parser
+
+
+def read_config(argv: Sequence[str], *, base_dir: Path = BASE_DIR) -> Config:
+    """Raises StartError for a value that cannot be used, SystemExit for a wrong argument."""
+    arguments = argument_parser().parse_args(argv)
+    try:
+        env = load_env(base_dir)
+    except ValueError as error:
+        raise StartError(str(error)) from error
+
+    def text(name: str) -> str:
+        return env.get(name, "").strip()
+
+    try:
+        port = arguments.port or int(text("PORT") or DEFAULT_PORT)
+    except ValueError as error:
+        raise StartError(f"PORT must be a number, not {text('PORT')!r}.") from error
+    if not 0 < port < 65536:
+        raise StartError(f"{port} is not a port: choose one from 1 to 65535.")
+    data_dir = arguments.data_dir or Path(text("DATA_DIR") or base_dir / ".data")
+    return Config(
+        data_dir=data_dir.expanduser().resolve(),
+        host=arguments.host or text("HOST") or "127.0.0.1",
+        port=port,
+        port_is_wanted=bool(arguments.port or text("PORT")),
+        env=env,
+        database_url=text("DATABASE_URL"),
+        redis_url=text("REDIS_URL"),
+        embedding_url=text("EMBEDDING_BASE_URL"),
+    )

@@ -1,0 +1,161 @@
+"""The programs of one run: who gets which environment, log, priority and time to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from assistant.embedded import commands
+from assistant.embedded.accounts import Account
+from assistant.embedded.config import BASE_DIR, OFFLINE, Config
+from assistant.embedded.leftovers import RUN_ID
+from assistant.embedded.postgres import Postgres
+from assistant.embedded.processes import Program
+from assistant.embedded.valkey import Valkey
+
+# What is stopped when: the first stage stops together, then the next. Requests and tasks finish
+# while models and databases still answer.
+STOP_STAGES: Sequence[Sequence[str]] = (
+    ("prepare", "web", "worker-parse", "worker-embed", "beat"),
+    ("embeddings",),
+    ("valkey", "postgres"),
+)
+
+
+class Programs:
+    """Builds each program for one configuration and one set of addresses."""
+
+    def __init__(self, config: Config, *, run_id: str) -> None:
+        self._config = config
+        self._env: dict[str, str] = {
+            **config.env,
+            **OFFLINE,
+            "DATA_DIR": str(config.data_dir),
+            "PYTHONUNBUFFERED": "1",
+            RUN_ID: run_id,
+        }
+
+    def use(self, addresses: Mapping[str, str]) -> None:
+        """Set variables, such as DATABASE_URL, for every program built from now on."""
+        self._env.update(addresses)
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        return self._env
+
+    def log(self, name: str) -> Path:
+        return self._config.log_dir / f"{name}.log"
+
+    def embeddings(self, *, port: int, api_key_file: Path) -> Program:
+        model = self._config.env.get("EMBEDDING_MODEL", "").strip()
+        # The model server is given no address, key or password: it needs none.
+        env = {name: value for name, value in self._env.items() if name not in _SECRETS}
+        return self._program(
+            "embeddings",
+            commands.embedding_server(
+                sys.executable,
+                host="127.0.0.1",
+                port=port,
+                model=model,
+                api_key_file=str(api_key_file),
+            ),
+            env=env,
+        )
+
+    def prepare(self) -> Program:
+        return self._program("prepare", commands.prepare(sys.executable))
+
+    def web(self, *, port: int) -> Program:
+        return self._program(
+            "web",
+            commands.web(sys.executable, host=self._config.host, port=port),
+            env={**self._env, "PORT": str(port)},
+            stop_seconds=commands.WEB_GRACE_SECONDS + 5,
+        )
+
+    def workers(self) -> list[Program]:
+        """Workers and beat, below the priority of web and models, so that readers go first."""
+        parse = commands.parse_worker(sys.executable, concurrency=parse_concurrency())
+        schedule = self._config.run_dir / "beat-schedule"
+        return [
+            self._program(
+                "worker-embed",
+                commands.embed_worker(sys.executable),
+                niceness=5,
+                stop_seconds=20,
+            ),
+            self._program("worker-parse", parse, niceness=10, stop_seconds=20),
+            self._program("beat", commands.beat(sys.executable, schedule=schedule), niceness=5),
+        ]
+
+    def postgres(
+        self,
+        *,
+        home: Path,
+        port: int,
+        superuser_password: str,
+        password: str,
+        account: Account | None,
+    ) -> Postgres:
+        return Postgres(
+            home=home,
+            port=port,
+            log=self.log("postgres"),
+            superuser_password=superuser_password,
+            password=password,
+            account=account,
+            base_env=self._env,
+        )
+
+    def valkey(self, *, port: int, password: str) -> Valkey:
+        return Valkey(
+            data=self._config.data_dir / "valkey",
+            config=self._config.run_dir / "valkey.conf",
+            port=port,
+            log=self.log("valkey"),
+            password=password,
+            base_env=self._env,
+        )
+
+    def _program(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        niceness: int = 0,
+        stop_seconds: float = 10.0,
+    ) -> Program:
+        return Program(
+            name=name,
+            argv=tuple(argv),
+            env=dict(env if env is not None else self._env),
+            cwd=BASE_DIR,
+            log=self.log(name),
+            stop_signal=signal.SIGTERM,
+            stop_seconds=stop_seconds,
+            niceness=niceness,
+        )
+
+
+_SECRETS = frozenset(
+    {
+        "ADMIN_PASSWORD",
+        "DATABASE_URL",
+        "EMBEDDING_API_KEY",
+        "LLM_API_KEY",
+        "METRICS_TOKEN",
+        "REDIS_URL",
+        "RERANKER_API_KEY",
+        "SECRET_KEY",
+    }
+)
+
+
+def parse_concurrency() -> int:
+    """Files parsed at once: as many as there are cores for us, at most four."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(4, cores or 1))

@@ -1,0 +1,22 @@
+"""``manage.py prepare``: what has to be done once after an install or an upgrade."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+
+class Command(BaseCommand):
+    help = "Migrate the database, collect static files, make the first administrator. Repeatable."
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        verbosity = options["verbosity"]
+        for directory in (settings.MEDIA_ROOT, settings.FILE_UPLOAD_TEMP_DIR):
+            Path(directory).mkdir(mode=0o750, parents=True, exist_ok=True)
+        call_command("migrate", interactive=False, verbosity=verbosity)
+        call_command("collectstatic", interactive=False, verbosity=0)
+        call_command("ensure_admin", verbosity=verbosity)

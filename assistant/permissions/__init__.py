@@ -1,0 +1,1 @@
+"""Who may see and change what: grants, the policy, and the one scoped queryset."""

@@ -1,0 +1,75 @@
+"""The one policy. It answers both "may this user do X to this?" and "to which may they?".
+
+Everything is read from live rows on every call: nothing about rights is kept in sessions, tokens
+or indexes, so a change counts from the next query on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from uuid import UUID
+
+from django.apps import apps
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import Model, Q, QuerySet
+
+from assistant.permissions.models import Grant
+from assistant.permissions.roles import Role
+from assistant.users.models import User
+
+AnyUser = User | AnonymousUser
+
+
+def is_person(user: AnyUser) -> bool:
+    """True for a signed-in, active user: everybody else has no rights at all."""
+    return bool(user.is_authenticated and user.is_active)
+
+
+def collections_with_role(user: AnyUser, role: Role) -> QuerySet[Any, UUID]:
+    """Ids of the collections on which ``user`` has at least ``role``, as a subquery.
+
+    A superuser gets an explicit set too: there is no "no filter".
+    """
+    if not is_person(user):
+        return cast("QuerySet[Any, UUID]", Grant.objects.none().values_list("collection_id"))
+    if user.is_superuser:
+        collection = cast("type[Model]", apps.get_model("documents", "Collection"))
+        return cast("QuerySet[Any, UUID]", collection._base_manager.values_list("pk"))
+    person = cast("User", user)
+    grants = Grant.objects.filter(
+        Q(user_id=person.pk) | Q(group__in=person.groups.values("pk")) | Q(everyone=True),
+        role__gte=role,
+    )
+    return cast("QuerySet[Any, UUID]", grants.values_list("collection_id"))
+
+
+def role_on(user: AnyUser, collection_id: UUID) -> Role | None:
+    """The highest role of ``user`` on one collection, None without any."""
+    for role in sorted(Role, reverse=True):
+        if (
+            collections_with_role(user, role)
+            .filter(**{"pk" if user.is_superuser else "collection_id": collection_id})
+            .exists()
+        ):
+            return role
+    return None
+
+
+def has_role(user: AnyUser, role: Role, *, collection_id: UUID) -> bool:
+    held = role_on(user, collection_id)
+    return held is not None and held >= role
+
+
+def can_create_collection(user: AnyUser) -> bool:
+    """Anybody who can sign in; the creator manages what they made."""
+    return is_person(user)
+
+
+def abilities(role: Role | None) -> dict[str, bool]:
+    """What buttons to show: the same answer as the checks give."""
+    held = role or 0
+    return {
+        "read": held >= Role.READER,
+        "contribute": held >= Role.CONTRIBUTOR,
+        "manage": held >= Role.MANAGER,
+    }

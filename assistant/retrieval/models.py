@@ -1,0 +1,108 @@
+"""Chunks and their vectors. Nobody outside this package imports these models."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.search import SearchVectorField
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from pgvector.django import HalfVectorField
+
+
+class EmbeddingSpace(models.Model):
+    """The model that made a set of vectors. Vectors of different spaces are never compared.
+
+    Exactly one space is active: queries embed with it and search it.
+    """
+
+    model = models.CharField(max_length=200)
+    revision = models.CharField(max_length=100)
+    dimension = models.PositiveIntegerField()
+    window = models.PositiveIntegerField()
+    query_prefix = models.TextField(blank=True)
+    passage_prefix = models.TextField(blank=True)
+    is_active = models.BooleanField(default=False)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["model", "revision", "dimension", "query_prefix", "passage_prefix"],
+                name="space_identity",
+            ),
+            models.UniqueConstraint(
+                fields=["is_active"], name="space_one_active", condition=Q(is_active=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.model
+
+
+class Chunk(models.Model):
+    """A piece of one version's text. It answers only while its version is the current one.
+
+    ``text`` is the slice ``[char_start, char_end)`` of the version's text; ``context`` (title and
+    headings) is embedded and indexed in front of it. ``content_hash`` is of both together.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    version = models.ForeignKey(
+        "documents.DocumentVersion", on_delete=models.CASCADE, related_name="+"
+    )
+    document = models.ForeignKey(
+        "documents.Document", on_delete=models.CASCADE, related_name="+", db_index=False
+    )
+    collection = models.ForeignKey(
+        "documents.Collection", on_delete=models.CASCADE, related_name="+"
+    )
+    ordinal = models.PositiveIntegerField()
+    text = models.TextField()
+    context = models.TextField(blank=True)
+    heading_path = ArrayField(models.TextField(), default=list)
+    page = models.PositiveIntegerField(null=True)
+    char_start = models.PositiveIntegerField()
+    char_end = models.PositiveIntegerField()
+    content_hash = models.BinaryField(max_length=32)
+    terms = SearchVectorField()
+    term_count = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["version", "ordinal"], name="chunk_ordinal")]
+        indexes = [GinIndex(fields=["terms"], name="chunk_terms")]
+
+    def __str__(self) -> str:
+        return f"chunk {self.ordinal} of {self.version_id}"
+
+
+class Embedding(models.Model):
+    """The vector of one chunk in one space.
+
+    Each space has its own HNSW index, made with the space: the column has no fixed dimension, and
+    the partial index casts to the space's.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    chunk = models.ForeignKey(Chunk, on_delete=models.CASCADE, related_name="+")
+    space = models.ForeignKey(EmbeddingSpace, on_delete=models.CASCADE, related_name="+")
+    collection = models.ForeignKey(
+        "documents.Collection", on_delete=models.CASCADE, related_name="+", db_index=False
+    )
+    content_hash = models.BinaryField(max_length=32)
+    vector = HalfVectorField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["chunk", "space"], name="embedding_once_a_space")
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["space", "collection"], name="embedding_collection"),
+            models.Index(fields=["space", "content_hash"], name="embedding_content"),
+        ]
+
+    def __str__(self) -> str:
+        return f"vector of chunk {self.chunk_id}"

@@ -1,0 +1,167 @@
+"""``search()``: question in, passages out, under the reader's rights of this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any, Literal
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.db import connection
+
+from assistant import engines
+from assistant.permissions.policy import AnyUser
+from assistant.retrieval import keyword, passages, vector
+from assistant.retrieval.fusion import fuse
+from assistant.retrieval.models import EmbeddingSpace
+from assistant.retrieval.passages import Passage
+from assistant.retrieval.scope import Scope, scope_of
+from inference.types import EngineError, Vectors
+
+Mode = Literal["hybrid", "vector", "keyword"]
+
+# Candidates that each arm hands to the fusion.
+ARM_DEPTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Passages, best first, and where the time went (milliseconds by stage)."""
+
+    passages: list[Passage]
+    timings_ms: dict[str, float]
+
+
+@dataclass(slots=True)
+class _Clock:
+    started: float
+    timings: dict[str, float]
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self.timings[stage] = round((now - self.started) * 1000, 2)
+        self.started = now
+
+
+def search(
+    query: str,
+    *,
+    user: AnyUser,
+    collections: Sequence[UUID] | None = None,
+    limit: int = 10,
+    mode: Mode = "hybrid",
+    filters: Mapping[str, Any] | None = None,
+    rerank: bool = True,
+    budget: int | None = None,
+) -> SearchResult:
+    """The passages that ``user`` may read and that answer ``query`` best.
+
+    With ``budget`` (tokens) neighbouring passages are joined and the list is cut to fit a prompt.
+    No database connection is held while the query is embedded.
+
+    Raises Collection.DoesNotExist when one of ``collections`` is absent or hidden, ValidationError
+    for a bad filter, EngineError when the query cannot be embedded.
+    """
+    started = perf_counter()
+    vectors = None
+    if mode != "keyword":
+        _release_connection()
+        vectors = engines.embedder().embed([query], kind="query")
+    return _ranked(query, vectors, started, user, collections, limit, mode, filters, rerank, budget)
+
+
+async def asearch(
+    query: str,
+    *,
+    user: AnyUser,
+    collections: Sequence[UUID] | None = None,
+    limit: int = 10,
+    mode: Mode = "hybrid",
+    filters: Mapping[str, Any] | None = None,
+    rerank: bool = True,
+    budget: int | None = None,
+) -> SearchResult:
+    """``search`` for async callers: no thread is held while the query is embedded."""
+    started = perf_counter()
+    vectors = None
+    if mode != "keyword":
+        vectors = await engines.embedder().aembed([query], kind="query")
+    return await sync_to_async(_ranked)(
+        query, vectors, started, user, collections, limit, mode, filters, rerank, budget
+    )
+
+
+def _release_connection() -> None:
+    """Give a pooled connection back, unless a transaction needs it."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+def _ranked(
+    query: str,
+    vectors: Vectors | None,
+    started: float,
+    user: AnyUser,
+    collections: Sequence[UUID] | None,
+    limit: int,
+    mode: Mode,
+    filters: Mapping[str, Any] | None,
+    rerank: bool,
+    budget: int | None,
+) -> SearchResult:
+    clock = _Clock(started, {})
+    clock.lap("embed")
+    scope = scope_of(user, collections=collections, filters=filters)
+    by_vector, by_keyword = [], []
+    depth = max(ARM_DEPTH, limit)
+    if vectors is not None and (space := _space()) is not None:
+        by_vector = _vector_arm(vectors, scope, space, depth)
+        clock.lap("vector")
+    if mode != "vector":
+        by_keyword = keyword.best_matches(query, scope=scope, limit=depth)
+        clock.lap("keyword")
+    ranking = fuse(by_vector, by_keyword)
+    reranker = engines.reranker() if rerank and mode == "hybrid" else None
+    found = passages.load(ranking[: max(limit, 40) if reranker else limit], scope=scope)
+    clock.lap("load")
+    if reranker is not None and found:
+        _release_connection()
+        scores = reranker.rerank(query, [passage.text for passage in found])
+        found = [
+            replace(passage, score=score)
+            for passage, score in sorted(zip(found, scores, strict=True), key=lambda pair: -pair[1])
+        ]
+        clock.lap("rerank")
+    found = found[:limit]
+    if budget is not None:
+        found = passages.fit(found, budget=budget)
+        clock.lap("fit")
+    clock.timings["total"] = round((perf_counter() - started) * 1000, 2)
+    return SearchResult(found, clock.timings)
+
+
+def _space() -> EmbeddingSpace | None:
+    """The space that queries are embedded for; None before the first document.
+
+    Raises EngineError when EMBEDDING_MODEL is not the model the index was made with.
+    """
+    space = EmbeddingSpace.objects.filter(is_active=True).first()
+    spec = engines.embedder().spec
+    if space is not None and (space.model, space.dimension) != (spec.model, spec.dimension):
+        raise EngineError(
+            "embedder_mismatch",
+            f"The index was made with {space.model}, but EMBEDDING_MODEL is {spec.model}.",
+            retryable=False,
+        )
+    return space
+
+
+def _vector_arm(
+    vectors: Vectors, scope: Scope, space: EmbeddingSpace, depth: int
+) -> list[vector.Ranked]:
+    visible = vector.visible_vectors(scope, space=space)
+    if not visible:
+        return []
+    return vector.nearest(vectors[0], scope=scope, space=space, limit=depth, visible=visible)

@@ -1,0 +1,109 @@
+"""An answer as the page shows it: safe text, and the sources and quotes behind its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.urls import reverse
+from django.utils.safestring import SafeString
+
+from assistant.chat.models import AnswerStatus, Message
+from assistant.chat.presenting import citations_for, sources_for
+from assistant.documents.locators import Locator
+from assistant.users.models import User
+from assistant.web.rendering import CITATION, render_answer
+
+OPEN_STATUSES = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
+REASONS = ("Not correct", "Incomplete", "Wrong sources", "Out of date", "Hard to follow")
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    text: str
+    is_verified: bool
+    url: str
+
+
+@dataclass(slots=True)
+class SourceCard:
+    """One numbered source. ``url`` is "" when the reader may not open it (any more)."""
+
+    number: int
+    title: str
+    collection_name: str
+    where: str
+    url: str
+    quotes: list[Quote] = field(default_factory=list)
+    # Where each marker of this number points to, in the order of the text.
+    marker_urls: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerView:
+    """``cited`` are the sources whose numbers occur in the text, ``others`` were read only.
+
+    ``is_withheld``: the reader lost a source that the text was made from, so the text is not shown.
+    """
+
+    message: Message
+    html: SafeString = field(default_factory=SafeString)
+    cited: tuple[SourceCard, ...] = ()
+    others: tuple[SourceCard, ...] = ()
+    is_withheld: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.message.status in OPEN_STATUSES
+
+
+def view_of(answer: Message, *, user: User) -> AnswerView:
+    """Rights are asked now, not remembered from when the answer was written."""
+    if answer.status in OPEN_STATUSES:
+        return AnswerView(answer)
+    citations = citations_for(answer, user=user)
+    if not all(citation.available for citation in citations):
+        return AnswerView(answer, is_withheld=True)
+    cards = {
+        source.number: SourceCard(
+            number=source.number,
+            title=source.title,
+            collection_name=source.collection_name,
+            where=where(source.locator) if source.available else "",
+            url=_url(source.document_id, source.version_id, source.locator),
+        )
+        for source in sources_for(answer, user=user)
+    }
+    for citation in citations:
+        if (card := cards.get(citation.number)) is None or not citation.quote:
+            continue
+        url = _url(citation.document_id, citation.version_id, citation.locator)
+        card.marker_urls.append(url)
+        if not any(quote.text == citation.quote for quote in card.quotes):
+            card.quotes.append(Quote(citation.quote, citation.verified, url))
+    links = {n: card.marker_urls or [card.url] for n, card in cards.items() if card.url}
+    numbers = {
+        int(number) for found in CITATION.findall(answer.text) for number in found.split(",")
+    }
+    return AnswerView(
+        answer,
+        render_answer(answer.text, links),
+        tuple(card for card in cards.values() if card.number in numbers),
+        tuple(card for card in cards.values() if card.number not in numbers),
+    )
+
+
+def where(locator: Locator) -> str:
+    """``Leave › Parental leave · page 3``; "" when the document has neither headings nor pages."""
+    parts = [" › ".join(locator.heading_path[-2:])] if locator.heading_path else []
+    if locator.page is not None:
+        parts.append(f"page {locator.page}")
+    return " · ".join(parts)
+
+
+def _url(document_id: UUID | None, version_id: UUID | None, locator: Locator) -> str:
+    if document_id is None or version_id is None:
+        return ""
+    place = {"v": str(version_id), "start": locator.char_start, "end": locator.char_end}
+    return f"{reverse('document', args=[document_id])}?{urlencode(place)}#passage"

@@ -1,0 +1,52 @@
+"""Icons and words for templates."""
+
+from __future__ import annotations
+
+from django import template
+from django.templatetags.static import static
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+register = template.Library()
+
+_KINDS = {
+    "application/pdf": "PDF",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "Word",
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation": "PowerPoint",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "Excel",
+    "application/vnd.oasis.opendocument.text": "OpenDocument",
+    "application/epub+zip": "EPUB",
+    "application/rtf": "RTF",
+    "application/json": "JSON",
+    "application/xml": "XML",
+    "application/yaml": "YAML",
+    "text/markdown": "Markdown",
+    "text/plain": "Text",
+    "text/html": "HTML",
+    "text/csv": "CSV",
+    "text/tab-separated-values": "TSV",
+    "message/rfc822": "E-mail",
+}
+
+
+@register.simple_tag
+def icon(name: str, extra: str = "") -> SafeString:
+    """One symbol of static/icons.svg; decoration only, the words stand beside it."""
+    return format_html(
+        '<svg class="icon {}" aria-hidden="true"><use href="{}#{}"></use></svg>',
+        extra,
+        static("icons.svg"),
+        name,
+    )
+
+
+@register.filter
+def kind_of_file(media_type: str) -> str:
+    """``application/pdf`` as ``PDF``."""
+    return _KINDS.get(media_type, media_type)
+
+
+@register.filter
+def counted(number: int, noun: str) -> str:
+    """``3|counted:"document"`` as ``3 documents``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,90 @@
+"""Reading one document, at the passage that a citation points to."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from assistant.documents.models import Document, DocumentVersion, VersionText
+from assistant.permissions.policy import abilities, role_on
+from assistant.web.access import readable_document
+from assistant.web.library import row_of
+from assistant.web.reading import blocks_of, part_with, parts_of
+from assistant.web.requests import SignedInRequest
+
+
+@login_required
+@require_GET
+def document(request: SignedInRequest, pk: UUID) -> HttpResponse:
+    """``v`` is a version's id or number, ``start`` and ``end`` offsets in its text, ``part`` which
+    stretch of a long text.
+    """
+    shown = readable_document(request.user, pk)
+    version = _version(request, shown)
+    context: dict[str, object] = {
+        "document": shown,
+        "collection": shown.collection,
+        "version": version,
+        "row": row_of(shown),
+        "abilities": abilities(role_on(request.user, shown.collection_id)),
+        "is_newest": version is None or version.pk == shown.current_version_id,
+    }
+    stored = (
+        VersionText.objects.for_user(request.user).filter(version=version).first()
+        if version
+        else None
+    )
+    if stored is not None:
+        context |= _text(request, stored)
+    return render(request, "web/document.html", context)
+
+
+def _text(request: SignedInRequest, stored: VersionText) -> dict[str, object]:
+    elements = stored.elements or [
+        {"kind": "paragraph", "char_start": 0, "char_end": len(stored.text)}
+    ]
+    passage = _passage(request, len(stored.text))
+    parts = parts_of(elements)
+    asked = request.GET.get("part", "")
+    if asked.isdecimal() and 1 <= int(asked[:9]) <= len(parts):
+        part = parts[int(asked[:9]) - 1]
+    else:
+        part = part_with(parts, elements, passage[0]) if passage else parts[0]
+    return {
+        "has_text": True,
+        "blocks": blocks_of(stored.text, elements[part.first : part.last], passage),
+        "passage": passage,
+        "part": part,
+        "part_count": len(parts),
+    }
+
+
+def _version(request: SignedInRequest, shown: Document) -> DocumentVersion | None:
+    """The asked version, else the one that answers, else the newest."""
+    asked = request.GET.get("v", "")
+    if not asked:
+        return shown.current_version or shown.latest_version
+    versions = DocumentVersion.objects.for_user(request.user).filter(document=shown)
+    try:
+        found = (
+            versions.filter(number=int(asked[:9]))
+            if asked.isdecimal()
+            else versions.filter(pk=UUID(asked))
+        ).first()
+    except ValueError:
+        found = None
+    if found is None:
+        raise Http404
+    return found
+
+
+def _passage(request: SignedInRequest, length: int) -> tuple[int, int] | None:
+    start, end = request.GET.get("start", ""), request.GET.get("end", "")
+    if not (start.isdecimal() and end.isdecimal()):
+        return None
+    begin, stop = int(start[:10]), min(int(end[:10]), length)
+    return (begin, stop) if begin < stop else None

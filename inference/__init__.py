@@ -1,0 +1,1 @@
+"""Models behind Protocols: language model, embedder, reranker. Knows no Django."""

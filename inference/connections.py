@@ -1,0 +1,113 @@
+"""HTTP clients that survive forks and event loops.
+
+An ``httpx`` client owns sockets that belong to the process and, when asynchronous, to the event
+loop that opened them. The same engine object is used from an ASGI loop, from Celery children and
+from tests with a loop each, so clients are kept per process and per loop instead of per engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import threading
+from typing import Final
+
+import httpx
+
+LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+
+
+def verify_context(base_url: str) -> ssl.SSLContext:
+    """The operating system's trust store for https, and no certificates at all for plain http.
+
+    Loading the store takes some 20 ms; a company's own certificate authority is in it.
+    """
+    if base_url.lower().startswith("https:"):
+        return ssl.create_default_context()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def bearer(api_key: str | None) -> dict[str, str]:
+    """The Authorization header, or none without a key."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+class Connections:
+    """Lends the synchronous client of this process and the asynchronous client of this loop."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None,
+        timeout: httpx.Timeout,
+        transport: httpx.BaseTransport | None = None,
+        async_transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._headers = bearer(api_key)
+        self._timeout = timeout
+        self._transport = transport
+        self._async_transport = async_transport
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._client: httpx.Client | None = None
+        self._per_loop: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+
+    def _forget_after_fork(self) -> None:
+        # Two processes reading from one socket would swap answers; the parent's are left to it.
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._client = None
+            self._per_loop = {}
+
+    def client(self) -> httpx.Client:
+        with self._lock:
+            self._forget_after_fork()
+            if self._client is None:
+                self._client = httpx.Client(
+                    base_url=self.base_url,
+                    headers=self._headers,
+                    timeout=self._timeout,
+                    limits=LIMITS,
+                    transport=self._transport,
+                    verify=verify_context(self.base_url),
+                    trust_env=False,
+                )
+            return self._client
+
+    def async_client(self) -> httpx.AsyncClient:
+        """The client of the running loop."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._forget_after_fork()
+            # A closed loop has closed its sockets; what is left of its client is memory.
+            for other in [known for known in self._per_loop if known.is_closed()]:
+                del self._per_loop[other]
+            client = self._per_loop.get(loop)
+            if client is None or client.is_closed:
+                client = httpx.AsyncClient(
+                    base_url=self.base_url,
+                    headers=self._headers,
+                    timeout=self._timeout,
+                    limits=LIMITS,
+                    transport=self._async_transport,
+                    verify=verify_context(self.base_url),
+                    trust_env=False,
+                )
+                self._per_loop[loop] = client
+            return client
+
+    async def aclose(self) -> None:
+        """Close what this loop opened."""
+        with self._lock:
+            client = self._per_loop.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()

@@ -1,0 +1,296 @@
+"""The engine used when no language model is connected: it quotes the sentences that answer.
+
+Each candidate sentence is scored by the cosine of its embedding with the question and by the
+share of the question's rare words it holds. The best few are quoted verbatim, each followed by
+its source number. Below a measured score the engine abstains instead.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from inference.sentences import Kind, Piece, split
+from inference.types import (
+    Embedder,
+    EngineHealth,
+    Finished,
+    GenerationRequest,
+    LLMEvent,
+    SourceText,
+    TextDelta,
+    Thinking,
+)
+
+NOTICE: Final = (
+    "No language model is connected: this answer quotes the most relevant sentences word for "
+    "word. An administrator can connect one by setting LLM_BASE_URL."
+)
+NOTHING_FOUND: Final = "I found nothing in the documents that answers this question."
+
+# Chosen on XQuAD (en): see tests/inference/test_extractive_quality.py for the measurement.
+COSINE_WEIGHT: Final = 0.6
+TERM_WEIGHT: Final = 0.4
+RANK_WEIGHT: Final = 0.05
+ABSTAIN_BELOW: Final = 0.42
+_KEEP_FROM_BEST: Final = 0.8
+_MAX_QUOTES: Final = 3
+_MAX_CANDIDATES: Final = 160
+_MAX_LIST_CHARACTERS: Final = 900
+_SAME_WORDS: Final = 0.6
+
+_WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_UNSPACED: Final = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+_STOPWORDS_TEXT: Final = (
+    "a an and are as at be been by can did do does for from had has have how i if in is it its "
+    "many may me much my of on or our shall should so that the their them there these they this "
+    "to was we were what when where which who whom whose why will with would you your "
+    "der die das den dem des ein eine einen einem einer und oder ist sind war wie was wer wo wann "
+    "warum welche welcher welches im in am zu zum zur von vom mit für auf an bei nach aus"
+)
+_STOPWORDS: Final = frozenset(_STOPWORDS_TEXT.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One piece of one source. ``rank`` is the source's place in the list, from 0."""
+
+    source: SourceText
+    rank: int
+    piece: Piece
+    position: int
+
+    @property
+    def text(self) -> str:
+        return self.source.text[self.piece.start : self.piece.end]
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """``text`` is a verbatim part of source ``number``; ``score`` is between 0 and about 1."""
+
+    number: int
+    text: str
+    score: float
+
+
+def terms(text: str) -> list[str]:
+    """Content words, cut to a stem-like prefix; character pairs for scripts without spaces."""
+    found: list[str] = []
+    for match in _WORD.finditer(text.lower()):
+        word = match.group()
+        if _UNSPACED.match(word):
+            found += [word[at : at + 2] for at in range(max(1, len(word) - 1))]
+        elif word not in _STOPWORDS:
+            found.append(_stem(word))
+    return found
+
+
+def _stem(word: str) -> str:
+    for ending in ("'s", "’s", "ing", "ies", "ed", "es", "s", "e"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)][:8]
+    return word[:8]
+
+
+def candidates(sources: Sequence[SourceText]) -> list[Candidate]:
+    """Quotable pieces of the sources in their order, the first ``_MAX_CANDIDATES``."""
+    found: list[Candidate] = []
+    for rank, source in enumerate(sources):
+        for position, piece in enumerate(split(source.text)):
+            candidate = Candidate(source, rank, piece, position)
+            if len(candidate.text) >= 3 and any(c.isalnum() for c in candidate.text):
+                found.append(candidate)
+        if len(found) >= _MAX_CANDIDATES:
+            break
+    return found[:_MAX_CANDIDATES]
+
+
+def _term_scores(question: str, found: Sequence[Candidate]) -> list[float]:
+    """Share of the question's words, by rarity among the candidates, that each one holds.
+
+    A word of the title or the headings counts half: it says what the passage is about.
+    """
+    wanted = set(terms(question))
+    if not wanted:
+        return [0.0] * len(found)
+    held = [set(terms(candidate.text)) for candidate in found]
+    seen = Counter(word for words in held for word in words & wanted)
+    weight = {word: math.log(1 + len(found) / (0.5 + seen[word])) for word in wanted}
+    total = sum(weight.values())
+    scores = []
+    for candidate, words in zip(found, held, strict=True):
+        source = candidate.source
+        around = set(terms(" ".join((source.title, *source.heading_path)))) - words
+        own = sum(weight[word] for word in wanted & words)
+        scores.append((own + sum(weight[word] for word in wanted & around) / 2) / total)
+    return scores
+
+
+class ExtractiveLLM:
+    """Answers behind the LLM Protocol without a language model.
+
+    ``cosine_floor`` is the cosine of unrelated texts under the embedding model, above which the
+    scale of the scores begins; by default chosen by the model's name.
+    """
+
+    is_language_model = False
+    model = "extractive"
+
+    def __init__(self, embedder: Embedder, *, cosine_floor: float | None = None) -> None:
+        self._embedder = embedder
+        if cosine_floor is None:
+            # The e5 family was trained at temperature 0.01: its cosines lie between 0.7 and 1.
+            cosine_floor = 0.7 if "e5" in embedder.spec.model.lower() else 0.0
+        self._floor = cosine_floor
+
+    async def context_window(self) -> int:
+        """Generous: the candidates are bounded instead."""
+        return 32_768
+
+    async def check(self) -> EngineHealth:
+        return EngineHealth(ok=True, detail=NOTICE, model=self.model)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[LLMEvent, None]:
+        """Quotes one by one, then Finished. Raises what the embedder raises."""
+        yield Thinking()
+        quotes = await self.quotes(request.question, request.sources)
+        if not quotes:
+            yield TextDelta(NOTHING_FOUND)
+            yield Finished("stop", abstained=True)
+            return
+        for index, quote in enumerate(quotes):
+            separator = "\n\n" if index else ""
+            # A marker after a table's last cell would become a cell.
+            marker = f"\n\n[{quote.number}]" if quote.text.endswith("|") else f" [{quote.number}]"
+            yield TextDelta(f"{separator}{quote.text}{marker}")
+        yield Finished("stop")
+
+    async def quotes(self, question: str, sources: Sequence[SourceText]) -> list[Quote]:
+        """The quotes in reading order; none when nothing is relevant enough."""
+        found = candidates(sources)
+        if not found:
+            return []
+        scores = await self.scores(question, found)
+        if scores.max() < ABSTAIN_BELOW:
+            return []
+        return _quotes(found, scores, _chosen(found, scores))
+
+    async def scores(
+        self, question: str, found: Sequence[Candidate]
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """One score per candidate."""
+        spec = self._embedder.spec
+        # A reader waits: where both kinds are embedded alike, take the lane of the queries.
+        alike = spec.query_prefix == spec.passage_prefix
+        query = await self._embedder.aembed([question], kind="query")
+        vectors = await self._embedder.aembed(
+            [candidate.text for candidate in found], kind="query" if alike else "passage"
+        )
+        cosines = (vectors @ query[0]).astype(np.float64)
+        cosines = np.maximum(cosines - self._floor, 0) / (1 - self._floor)
+        ranks = np.array([1 / (1 + candidate.rank) for candidate in found])
+        shares = np.array(_term_scores(question, found))
+        scores = COSINE_WEIGHT * cosines + TERM_WEIGHT * shares + RANK_WEIGHT * ranks
+        return np.asarray(scores, dtype=np.float64)
+
+
+def _chosen(
+    found: Sequence[Candidate], scores: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> list[int]:
+    """Indices of the best few that do not repeat each other."""
+    order = [int(index) for index in np.argsort(-scores, kind="stable")]
+    best = float(scores[order[0]])
+    chosen: list[int] = []
+    for index in order:
+        if len(chosen) == _MAX_QUOTES or scores[index] < max(ABSTAIN_BELOW, _KEEP_FROM_BEST * best):
+            break
+        words = set(terms(found[index].text))
+        if all(_overlap(words, set(terms(found[other].text))) < _SAME_WORDS for other in chosen):
+            chosen.append(index)
+    return chosen
+
+
+def _overlap(left: set[str], right: set[str]) -> float:
+    smaller = min(len(left), len(right))
+    return len(left & right) / smaller if smaller else float(left == right)
+
+
+def _quotes(
+    found: Sequence[Candidate],
+    scores: np.ndarray[tuple[int], np.dtype[np.float64]],
+    chosen: Sequence[int],
+) -> list[Quote]:
+    """Spans to quote: lists after their lead-in, whole small tables, neighbours in one piece.
+
+    The source of the best sentence comes first, then the others; within one in reading order.
+    """
+    spans: dict[int, list[tuple[int, int, float]]] = {}
+    for index in chosen:
+        candidate = found[index]
+        start, end = _extent(found, index)
+        spans.setdefault(candidate.rank, []).append((start, end, float(scores[index])))
+    by_rank = {candidate.rank: candidate.source for candidate in found}
+    quotes: list[Quote] = []
+    for rank in sorted(spans, key=lambda rank: -max(score for *_, score in spans[rank])):
+        source = by_rank[rank]
+        for start, end, score in _joined(source.text, sorted(spans[rank])):
+            quotes.append(Quote(source.number, source.text[start:end], score))
+    return quotes
+
+
+def _joined(text: str, spans: Sequence[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
+    """Spans with only spaces between them become one."""
+    merged: list[tuple[int, int, float]] = []
+    for start, end, score in spans:
+        if merged and (start <= merged[-1][1] or text[merged[-1][1] : start] in {" ", "  ", "\n"}):
+            first, last, before = merged[-1]
+            merged[-1] = (first, max(last, end), max(before, score))
+        else:
+            merged.append((start, end, score))
+    return merged
+
+
+def _extent(found: Sequence[Candidate], index: int) -> tuple[int, int]:
+    """The span of a candidate with what it needs to be read: its list, or its table."""
+    candidate = found[index]
+    start, end = candidate.piece.start, candidate.piece.end
+    if candidate.piece.kind is Kind.ROW:
+        return _table(found, index)
+    if not candidate.text.rstrip("*_ ").endswith((":", "：")):
+        return start, end
+    for other in found[index + 1 :]:
+        same = other.source is candidate.source and other.piece.kind is Kind.ITEM
+        if not same or other.piece.end - start > _MAX_LIST_CHARACTERS:
+            break
+        end = other.piece.end
+    return start, end
+
+
+def _table(found: Sequence[Candidate], index: int) -> tuple[int, int]:
+    """The whole table around a row when it is small, else the row."""
+    candidate = found[index]
+    first = last = index
+    while first > 0 and _same_table(found[first - 1], found[first]):
+        first -= 1
+    while last + 1 < len(found) and _same_table(found[last], found[last + 1]):
+        last += 1
+    start, end = found[first].piece.start, found[last].piece.end
+    if end - start <= _MAX_LIST_CHARACTERS:
+        return start, end
+    return candidate.piece.start, candidate.piece.end
+
+
+def _same_table(upper: Candidate, lower: Candidate) -> bool:
+    between = upper.source.text[upper.piece.end : lower.piece.start]
+    return (
+        upper.source is lower.source
+        and upper.piece.kind is lower.piece.kind is Kind.ROW
+        and "\n\n" not in between
+    )

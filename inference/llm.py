@@ -1,0 +1,366 @@
+"""The language model: streamed chat completions from an OpenAI-compatible server (vLLM)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import httpx
+
+from inference import llm_errors
+from inference.connections import Connections
+from inference.harmony import HarmonyFilter
+from inference.sse import SSELineTooLongError, SSEParser
+from inference.types import (
+    Effort,
+    EngineError,
+    EngineHealth,
+    Finished,
+    GenerationRequest,
+    LLMEvent,
+    TextDelta,
+    Thinking,
+    Usage,
+)
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CONTEXT_WINDOW: Final = 8192
+_CHECK_SECONDS: Final = 3.0
+_DONE: Final = "[DONE]"
+_LOWER: Final[dict[Effort | None, Effort]] = {
+    None: "low",
+    "high": "medium",
+    "medium": "low",
+    "low": "low",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One row of ``/models``. ``window`` in tokens, None where the server does not say."""
+
+    id: str
+    window: int | None
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one upstream stream has shown so far."""
+
+    filter: HarmonyFilter = field(default_factory=HarmonyFilter)
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: str | None = None
+    said_something: bool = False
+    thought: bool = False
+    done: bool = False
+
+
+class OpenAIChatLLM:
+    """The LLM of the house, see the Protocol for errors.
+
+    Times in seconds: ``first_token_timeout`` runs from sending the request to the first token,
+    reasoning included; ``inter_token_timeout`` between tokens. An empty ``model`` means the first
+    one the server lists. ``send_cache_salt`` needs a vLLM that knows the field. ``seed`` is for
+    evaluation runs. ``stripped_markup`` counts harmony markers taken out since start.
+    """
+
+    is_language_model = True
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str = "",
+        api_key: str | None = None,
+        *,
+        connect_timeout: float = 5.0,
+        first_token_timeout: float = 60.0,
+        inter_token_timeout: float = 15.0,
+        send_cache_salt: bool = False,
+        seed: int | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._configured_model = model
+        self._first_token_timeout = first_token_timeout
+        self._inter_token_timeout = inter_token_timeout
+        self._send_cache_salt = send_cache_salt
+        self._seed = seed
+        self._served: ServedModel | None = None
+        self.stripped_markup = 0
+        self._connections = Connections(
+            base_url,
+            api_key=api_key,
+            # Reading is bounded by token, not by packet, in _chunks.
+            timeout=httpx.Timeout(connect_timeout, read=None),
+            async_transport=transport,
+        )
+
+    @property
+    def model(self) -> str:
+        """The configured name, else the one found at the server, else empty."""
+        return self._configured_model or (self._served.id if self._served else "")
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop."""
+        await self._connections.aclose()
+
+    async def context_window(self) -> int:
+        """From ``/models``, kept until a request fails; a cautious default where it is missing."""
+        try:
+            served = await self._served_model()
+        except EngineError as error:
+            logger.warning(
+                "context window unknown (%s), assuming %d", error.code, DEFAULT_CONTEXT_WINDOW
+            )
+            return DEFAULT_CONTEXT_WINDOW
+        return served.window or DEFAULT_CONTEXT_WINDOW
+
+    async def check(self) -> EngineHealth:
+        """One short request for ``/models``; refreshes what is known of the served model."""
+        self._served = None
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                served = await self._served_model()
+        except EngineError as error:
+            return EngineHealth(ok=False, detail=error.detail, model=self.model)
+        except TimeoutError:
+            detail = llm_errors.unavailable(self._connections.base_url).detail
+            return EngineHealth(ok=False, detail=detail, model=self.model)
+        window = f", {served.window} tokens of context" if served.window else ""
+        return EngineHealth(ok=True, detail=f"Serving {served.id}{window}.", model=served.id)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[LLMEvent, None]:
+        """Events until Finished. When thinking ate the budget, tries once more with less of it."""
+        model = self._configured_model or (await self._served_model()).id
+        retried = False
+        while True:
+            attempt = _Attempt()
+            try:
+                events = self._attempt(request, model, attempt)
+                async with contextlib.aclosing(events):
+                    async for event in events:
+                        yield event
+            except EngineError:
+                self._served = None
+                raise
+            finally:
+                self.stripped_markup += attempt.filter.stripped
+            if attempt.said_something:
+                cut = attempt.finish_reason == "length"
+                yield Finished("length" if cut else "stop", attempt.usage)
+                return
+            if retried or not (attempt.thought or attempt.usage.completion_tokens):
+                raise llm_errors.empty()
+            retried = True
+            logger.info("empty answer (%s), trying with lower effort", attempt.finish_reason)
+            request = self._with_more_room(request)
+
+    def _with_more_room(self, request: GenerationRequest) -> GenerationRequest:
+        limit = (self._served.window if self._served else None) or DEFAULT_CONTEXT_WINDOW
+        more = max(request.max_tokens, min(2 * request.max_tokens, limit - 1))
+        return replace(request, effort=_LOWER[request.effort], max_tokens=more)
+
+    def _body(self, request: GenerationRequest, model: str) -> dict[str, Any]:
+        """Everything that is ever sent; nothing of a caller's dictionary reaches the server."""
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": request.max_tokens,
+        }
+        if request.temperature is not None:
+            body["temperature"] = request.temperature
+        if request.effort is not None:
+            body["reasoning_effort"] = request.effort
+        if self._send_cache_salt and request.cache_salt:
+            body["cache_salt"] = request.cache_salt
+        if self._seed is not None:
+            body["seed"] = self._seed
+        return body
+
+    async def _attempt(
+        self, request: GenerationRequest, model: str, attempt: _Attempt
+    ) -> AsyncGenerator[LLMEvent, None]:
+        """One upstream request. Leaving it at any point closes the response."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._first_token_timeout
+        started = False
+        response = await self._send(self._body(request, model), deadline)
+        async with contextlib.aclosing(response):
+            await self._raise_for_refusal(response, model)
+            parser = SSEParser()
+            chunks = response.aiter_bytes()
+            while not attempt.done:
+                chunk = await self._chunk(chunks, deadline, started=started)
+                progressed = False
+                for data in _parsed(parser, chunk):
+                    for event in self._events(data, attempt, model):
+                        progressed = True
+                        yield event
+                if chunk is None:
+                    break
+                if progressed:
+                    # From now, not from the chunk's arrival: a slow reader is not a slow model.
+                    started = True
+                    deadline = loop.time() + self._inter_token_timeout
+            if not attempt.done and attempt.finish_reason is None:
+                raise llm_errors.lost()
+            if rest := attempt.filter.close():
+                attempt.said_something = attempt.said_something or bool(rest.strip())
+                yield TextDelta(rest)
+
+    async def _send(self, body: dict[str, Any], deadline: float) -> httpx.Response:
+        """The response with its headers read and its body still to come."""
+        client = self._connections.async_client()
+        try:
+            async with asyncio.timeout_at(deadline):
+                try:
+                    return await client.send(_post(client, body), stream=True)
+                except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                    # An idle connection may be closed by the server while we pick it up.
+                    return await client.send(_post(client, body), stream=True)
+        except TimeoutError:
+            raise llm_errors.timed_out(self._first_token_timeout, started=False) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise llm_errors.unavailable(self._connections.base_url) from error
+
+    async def _raise_for_refusal(self, response: httpx.Response, model: str) -> None:
+        base_url = self._connections.base_url
+        content_type = response.headers.get("Content-Type", "")
+        if response.status_code == httpx.codes.OK and "json" not in content_type:
+            return
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                message = llm_errors.server_message(await response.aread())
+        except (TimeoutError, httpx.HTTPError):
+            message = ""
+        if response.status_code == httpx.codes.OK:
+            raise llm_errors.bad_request(200, message or "it answered without streaming")
+        raise llm_errors.refused(response.status_code, message, model=model, base_url=base_url)
+
+    async def _chunk(
+        self, chunks: AsyncIterator[bytes], deadline: float, *, started: bool
+    ) -> bytes | None:
+        """The next piece of the body, None at its end."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await anext(chunks, None)
+        except TimeoutError:
+            seconds = self._inter_token_timeout if started else self._first_token_timeout
+            raise llm_errors.timed_out(seconds, started=started) from None
+        except httpx.HTTPError as error:
+            raise llm_errors.lost() from error
+
+    def _events(self, data: str, attempt: _Attempt, model: str) -> list[LLMEvent]:
+        """What one SSE event says; updates the attempt."""
+        if data.strip() == _DONE:
+            attempt.done = True
+            return []
+        try:
+            payload = json.loads(data)
+        except ValueError:
+            raise llm_errors.lost() from None
+        if not isinstance(payload, dict):
+            raise llm_errors.lost()
+        if payload.get("error"):
+            raise llm_errors.in_stream(payload, model=model, base_url=self._connections.base_url)
+        if isinstance(usage := payload.get("usage"), dict):
+            attempt.usage = Usage(
+                int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+            )
+        events: list[LLMEvent] = []
+        for choice in payload.get("choices") or ():
+            events += _choice_events(choice, attempt)
+        return events
+
+    async def _served_model(self) -> ServedModel:
+        """The configured model's row of ``/models``, or the first row; cached."""
+        if self._served is not None:
+            return self._served
+        client = self._connections.async_client()
+        base_url = self._connections.base_url
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                response = await client.get("/models")
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
+            raise llm_errors.unavailable(base_url) from error
+        if response.status_code != httpx.codes.OK:
+            raise llm_errors.refused(
+                response.status_code,
+                llm_errors.server_message(response.content),
+                model=self._configured_model,
+                base_url=base_url,
+            )
+        rows = _models(response)
+        wanted = self._configured_model
+        row = next((row for row in rows if row.id == wanted), None) if wanted else None
+        if row is None:
+            if wanted or not rows:
+                names = ", ".join(row.id for row in rows)[:300] or "no model at all"
+                raise llm_errors.model_not_found(wanted, f"it serves {names}")
+            row = rows[0]
+        self._served = row
+        return row
+
+
+def _post(client: httpx.AsyncClient, body: dict[str, Any]) -> httpx.Request:
+    return client.build_request("POST", "/chat/completions", json=body)
+
+
+def _parsed(parser: SSEParser, chunk: bytes | None) -> Iterator[str]:
+    try:
+        yield from parser.close() if chunk is None else parser.feed(chunk)
+    except SSELineTooLongError as error:
+        raise llm_errors.lost() from error
+
+
+def _choice_events(choice: Any, attempt: _Attempt) -> list[LLMEvent]:
+    """Text and signs of thinking in one choice. Reasoning is dropped here and goes no further."""
+    delta = choice.get("delta") if isinstance(choice, dict) else None
+    if not isinstance(delta, dict):
+        return []
+    events: list[LLMEvent] = []
+    if delta.get("reasoning") or delta.get("reasoning_content"):
+        attempt.thought = True
+        events.append(Thinking())
+    content = delta.get("content")
+    if isinstance(content, str) and content:
+        shown = attempt.filter.feed(content)
+        attempt.said_something = attempt.said_something or bool(shown.strip())
+        # Markup taken out is progress too, or hidden reasoning would look like a hang.
+        events.append(TextDelta(shown) if shown else Thinking())
+    reason = choice.get("finish_reason")
+    if reason in {"abort", "error"}:
+        raise llm_errors.lost()
+    if reason:
+        attempt.finish_reason = str(reason)
+    return events
+
+
+def _models(response: httpx.Response) -> list[ServedModel]:
+    try:
+        rows = response.json()["data"]
+        return [ServedModel(str(row["id"]), _window(row)) for row in rows if isinstance(row, dict)]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _window(row: dict[str, Any]) -> int | None:
+    """vLLM says max_model_len, others context_length or context_window, llama.cpp meta.n_ctx."""
+    meta = row.get("meta")
+    nested = meta if isinstance(meta, dict) else {}
+    for value in (
+        row.get("max_model_len"),
+        row.get("context_length"),
+        row.get("context_window"),
+        nested.get("n_ctx"),
+    ):
+        if isinstance(value, int) and value > 0:
+            return value
+    return None

@@ -1,0 +1,1 @@
+"""Servers this house can start for itself."""

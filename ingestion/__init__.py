@@ -1,0 +1,1 @@
+"""How an upload becomes searchable; start reading at pipeline.py."""

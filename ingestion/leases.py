@@ -1,0 +1,125 @@
+"""Claims on jobs: one worker at a time, by compare-and-set, with a fence against late writers.
+
+All times are the database's own, so workers with wrong clocks cannot steal or keep a lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError, connection, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce, Now
+
+from ingestion.models import IngestionJob, JobStatus
+
+log = logging.getLogger(__name__)
+
+
+class LeaseLost(Exception):
+    """The job was cancelled, deleted, finished or taken over: stop, and write nothing."""
+
+
+def owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on one job until it is released, as long as the heart beats."""
+
+    job_id: UUID
+    fence: int
+    attempt: int
+
+    def held(self) -> IngestionJob:
+        """The job's row, locked in the caller's transaction. Raises LeaseLost."""
+        job = (
+            IngestionJob.objects.select_for_update()
+            .filter(pk=self.job_id, fence=self.fence)
+            .exclude(lease_owner="")
+            .first()
+        )
+        if job is None:
+            raise LeaseLost
+        return job
+
+    def report(self, done: int, total: int) -> None:
+        """Progress that people see. Raises LeaseLost."""
+        self._update(stage_done=done, stage_total=total)
+
+    def extend(self) -> None:
+        """Raises LeaseLost."""
+        self._update()
+
+    def _update(self, **values: int) -> None:
+        updated = (
+            IngestionJob.objects.filter(pk=self.job_id, fence=self.fence)
+            .exclude(lease_owner="")
+            .update(lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS), **values)
+        )
+        if not updated:
+            raise LeaseLost
+
+
+def claim(job_id: UUID, *, waiting: JobStatus, working: JobStatus) -> Claim | None:
+    """Take a job that waits in ``waiting`` (or whose worker died in ``working``).
+
+    None when there is nothing to do: someone else holds it, it moved on, or it is gone.
+    """
+    with transaction.atomic():
+        job = (
+            IngestionJob.objects.select_for_update(skip_locked=True)
+            .filter(pk=job_id, status__in=[waiting, working])
+            .filter(Q(lease_owner="") | Q(lease_until__lt=Now()))
+            .first()
+        )
+        if job is None:
+            return None
+        fence = job.fence + 1
+        IngestionJob.objects.filter(pk=job_id).update(
+            status=working,
+            lease_owner=owner(),
+            lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS),
+            fence=fence,
+            attempts=F("attempts") + 1,
+            started_at=Coalesce(F("started_at"), Now()),
+            stage_done=0,
+            stage_total=0,
+        )
+    return Claim(job_id, fence, attempt=job.attempts + 1)
+
+
+@contextmanager
+def heartbeat(claimed: Claim) -> Iterator[Callable[[], bool]]:
+    """Extend the lease in the background; yields a function that tells whether it was lost."""
+    stop, lost = threading.Event(), threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(settings.JOB_LEASE_SECONDS / 4):
+            try:
+                claimed.extend()
+            except LeaseLost:
+                lost.set()
+                return
+            except DatabaseError as error:
+                log.warning("heartbeat of %s failed: %s", claimed.job_id, error)
+            finally:
+                connection.close()
+
+    thread = threading.Thread(target=beat, name="lease-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield lost.is_set
+    finally:
+        stop.set()
+        thread.join(timeout=5)

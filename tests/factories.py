@@ -1,0 +1,162 @@
+"""Rows for tests, made by the actions that make them in production wherever there is one."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+from uuid import UUID
+
+import factory
+from django.contrib.auth.models import Group
+from django.core.files.base import ContentFile
+from django.db import transaction
+
+from assistant.documents import actions as documents
+from assistant.documents.actions import Upload
+from assistant.documents.models import Collection, Document, DocumentVersion
+from assistant.permissions.models import Grant
+from assistant.permissions.roles import Role
+from assistant.retrieval import index
+from assistant.users.models import User
+from inference.fakes import FakeEmbedder
+from ingestion.elements import ChunkDraft
+from ingestion.models import IngestionJob, JobStatus
+
+PASSWORD = "correct horse battery staple"
+
+
+class GroupFactory(factory.django.DjangoModelFactory[Group]):
+    class Meta:
+        model = Group
+
+    name = factory.Sequence(lambda n: f"group {n}")
+
+
+class UserFactory(factory.django.DjangoModelFactory[User]):
+    """``UserFactory(groups=[…])``; every one has ``PASSWORD``."""
+
+    class Meta:
+        model = User
+        skip_postgeneration_save = True
+
+    email = factory.Sequence(lambda n: f"person{n}@example.com")
+    name = factory.Sequence(lambda n: f"Person {n}")
+
+    @classmethod
+    def _create(cls, model_class: type[User], *args: Any, **kwargs: Any) -> User:
+        groups = kwargs.pop("groups", ())
+        superuser = kwargs.pop("is_superuser", False)
+        make = User.objects.create_superuser if superuser else User.objects.create_user
+        user = make(kwargs.pop("email"), kwargs.pop("password", PASSWORD), **kwargs)
+        user.groups.set(groups)
+        return user
+
+
+class CollectionFactory(factory.django.DjangoModelFactory[Collection]):
+    """``CollectionFactory(readers=[…], contributors=[…], managers=[…], everyone=Role.READER)``.
+
+    Members are users or groups. Nobody else has a role, not even whoever made it.
+    """
+
+    class Meta:
+        model = Collection
+        skip_postgeneration_save = True
+
+    name = factory.Sequence(lambda n: f"Collection {n}")
+
+    @classmethod
+    def _create(cls, model_class: type[Collection], *args: Any, **kwargs: Any) -> Collection:
+        members = {
+            Role.READER: kwargs.pop("readers", ()),
+            Role.CONTRIBUTOR: kwargs.pop("contributors", ()),
+            Role.MANAGER: kwargs.pop("managers", ()),
+        }
+        everyone = kwargs.pop("everyone", None)
+        collection = Collection.objects.create(**kwargs)
+        for role, subjects in members.items():
+            for subject in subjects:
+                key = "group" if isinstance(subject, Group) else "user"
+                Grant.objects.create(collection=collection, role=role, **{key: subject})
+        if everyone is not None:
+            Grant.objects.create(collection=collection, role=everyone, everyone=True)
+        return collection
+
+
+def make_document(
+    collection: Collection,
+    *,
+    text: str = "The canteen opens at noon.",
+    title: str = "Canteen",
+    external_id: str | None = None,
+    filename: str = "canteen.md",
+    media_type: str = "text/markdown",
+    actor: User | None = None,
+    ready: bool = True,
+) -> Document:
+    """A document as the pipeline leaves it: stored, chunked paragraph by paragraph, published.
+
+    With ``ready=False`` it stays queued.
+    """
+    actor = actor or UserFactory()
+    with transaction.atomic():
+        version, _ = documents.store_version(
+            collection.pk,
+            Upload(
+                content=io.BytesIO(text.encode()),
+                filename=filename,
+                media_type=media_type,
+                title=title,
+                external_id=external_id,
+            ),
+            actor=actor,
+        )
+        job = IngestionJob.objects.create(version=version)
+    if ready:
+        publish(version, text)
+        IngestionJob.objects.filter(pk=job.pk).update(
+            status=JobStatus.READY, stage_done=version.chunk_count or 0
+        )
+    return Document.objects.get(pk=version.document_id)
+
+
+def publish(version: DocumentVersion, text: str) -> None:
+    """Text, chunks and vectors of one version, written by the actions of the pipeline."""
+    drafts = _drafts(text, title=version.document.title)
+    embedder = FakeEmbedder()
+    with transaction.atomic():
+        documents.store_text(version.pk, text=text, elements=[], boxes=[])
+        index.replace_chunks(version, drafts)
+        DocumentVersion.objects.filter(pk=version.pk).update(chunk_count=len(drafts))
+    _embed(version.pk, embedder)
+    with transaction.atomic():
+        documents.publish_version(version)
+        index.remove_superseded_chunks(version.document_id)
+
+
+def _drafts(text: str, *, title: str) -> list[ChunkDraft]:
+    drafts: list[ChunkDraft] = []
+    position = 0
+    for paragraph in text.split("\n\n"):
+        if paragraph.strip():
+            drafts.append(
+                ChunkDraft(
+                    ordinal=len(drafts),
+                    text=paragraph,
+                    embed_text=f"{title}\n{paragraph}",
+                    char_start=position,
+                    char_end=position + len(paragraph),
+                )
+            )
+        position += len(paragraph) + 2
+    return drafts
+
+
+def _embed(version_id: UUID, embedder: FakeEmbedder) -> None:
+    space = index.active_space(embedder.spec)
+    while batch := index.chunks_without_vector(version_id, space=space, limit=64):
+        vectors = embedder.embed([chunk.embed_text for chunk in batch], kind="passage")
+        index.store_vectors(batch, vectors, space=space)
+
+
+def file_named(name: str, content: bytes) -> ContentFile[bytes]:
+    return ContentFile(content, name=name)

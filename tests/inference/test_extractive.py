@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+
+from inference.extractive import ABSTAIN_BELOW, NOTHING_FOUND, NOTICE, ExtractiveLLM, candidates
+from inference.fakes import FakeEmbedder
+from inference.types import EmbeddingSpec, EngineError, Finished, SourceText
+from tests.inference.wire import collect, request, texts
+
+LIBRARY = SourceText(
+    1,
+    "Opening hours",
+    "The library is open on weekdays. The library closes at 13:00 on Saturday. Cats are nice.",
+)
+TRAVEL = SourceText(
+    2,
+    "Travel",
+    "To request a refund of travel costs you need:\n\n- the signed form\n- all receipts\n\n"
+    "Flights need approval.",
+)
+RATES = SourceText(
+    3, "Rates", "Intro.\n\n| Country | Hotel rate |\n|---|---|\n| Norway | 180 |\n| Chad | 90 |\n"
+)
+SOURCES = (LIBRARY, TRAVEL, RATES)
+
+
+async def answer(question: str, *sources: SourceText) -> tuple[str, Finished]:
+    engine = ExtractiveLLM(FakeEmbedder())
+    events = await collect(engine.stream(request(question=question, sources=sources or SOURCES)))
+    last = events[-1]
+    assert isinstance(last, Finished)
+    return texts(events), last
+
+
+async def test_the_sentence_that_answers_is_quoted_and_cited() -> None:
+    text, finished = await answer("When does the library close on Saturday?")
+    assert text.startswith("The library closes at 13:00 on Saturday. [1]")
+    assert "Cats" not in text
+    assert not finished.abstained
+    assert NOTICE not in text
+
+
+async def test_a_lead_in_brings_its_list() -> None:
+    text, _ = await answer("What do I need to request a refund of travel costs?")
+    assert text.startswith(
+        "To request a refund of travel costs you need:\n\n- the signed form\n- all receipts [2]"
+    )
+
+
+async def test_a_row_brings_its_table() -> None:
+    text, _ = await answer("hotel rate country Norway")
+    assert "| Country | Hotel rate |\n|---|---|\n| Norway | 180 |\n| Chad | 90 |\n\n[3]" in text
+
+
+@pytest.mark.parametrize("question", ["Who won the chess tournament?", "???", ""])
+async def test_it_abstains_in_words(question: str) -> None:
+    text, finished = await answer(question)
+    assert (text, finished.abstained) == (NOTHING_FOUND, True)
+
+
+async def test_no_sources_no_answer() -> None:
+    engine = ExtractiveLLM(FakeEmbedder())
+    events = await collect(engine.stream(request(question="When?", sources=())))
+    assert events[-1] == Finished("stop", abstained=True)
+
+
+async def test_the_same_sentence_is_quoted_once() -> None:
+    again = SourceText(2, "Copy", LIBRARY.text)
+    text, _ = await answer("When does the library close on Saturday?", LIBRARY, again)
+    assert text.count("13:00") == 1
+
+
+async def test_quotes_are_verbatim() -> None:
+    engine = ExtractiveLLM(FakeEmbedder())
+    for question in ("library Saturday weekdays", "travel receipts flights approval", "Norway"):
+        for quote in await engine.quotes(question, SOURCES):
+            assert quote.text in SOURCES[quote.number - 1].text
+            assert quote.score >= ABSTAIN_BELOW
+
+
+async def test_a_broken_embedder_is_reported() -> None:
+    embedder = FakeEmbedder()
+    embedder.error = EngineError("embedder_unavailable", "Down.", retryable=True)
+    with pytest.raises(EngineError):
+        await collect(ExtractiveLLM(embedder).stream(request(sources=SOURCES)))
+
+
+async def test_cosines_of_the_e5_family_are_stretched() -> None:
+    spec = EmbeddingSpec("intfloat/multilingual-e5-small", "1", dimension=384, window=512)
+    found = candidates(SOURCES)
+    question = "When does the library close on Saturday?"
+    plain = await ExtractiveLLM(FakeEmbedder()).scores(question, found)
+    stretched = await ExtractiveLLM(FakeEmbedder(spec)).scores(question, found)
+    assert (stretched <= plain + 1e-9).all()
+    assert (stretched < plain).any()

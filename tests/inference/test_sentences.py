@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from inference.sentences import MAX_SENTENCE_CHARACTERS, Kind, split
+
+
+def pieces(text: str) -> list[str]:
+    return [text[piece.start : piece.end] for piece in split(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It opens at 9. It closes at 5.", ["It opens at 9.", "It closes at 5."]),
+        ("Ask Dr. J. K. Smith, e.g. by phone. Then wait.", None),
+        ("See fig. 3 and No. 4 of Art. 5. Done.", ["See fig. 3 and No. 4 of Art. 5.", "Done."]),
+        ("The answer is no. We checked.", ["The answer is no.", "We checked."]),
+        ("Version 3.14 costs 1,000.50 EUR. It ships.", None),
+        ('He said "Stop!" She did. (It was late.) Then home.', None),
+        ("Wait... what? Yes!", ["Wait... what?", "Yes!"]),
+        ("A line that\nwraps here. And ends.", ["A line that\nwraps here.", "And ends."]),
+        ("图书馆关门。请明天再来！好吗？", ["图书馆关门。", "请明天再来！", "好吗？"]),
+        ("هل أنت بخير؟ نعم۔ شكرا.", ["هل أنت بخير؟", "نعم۔", "شكرا."]),
+        ("Z.B. am Montag, bzw. am 3. Mai. Danach nicht.", None),
+        ("# Title\n\nText.\n\nHeading\n---\n", ["Text.", "Heading"]),
+        ("- one\n- two\n  goes on\n\n1. three", ["one", "two\n  goes on", "three"]),
+        ("| a | b |\n|---|---|\n| 1 | 2 |", ["| a | b |", "| 1 | 2 |"]),
+        ("", []),
+        (" \n ", []),
+    ],
+)
+def test_pieces(text: str, expected: list[str] | None) -> None:
+    if expected is not None:
+        assert pieces(text) == expected
+    else:
+        assert len(pieces(text)) == {"A": 2, "V": 2, "H": 4, "Z": 2}[text[0]]
+
+
+def test_layout_is_known() -> None:
+    kinds = [piece.kind for piece in split("Text:\n- item\n| a | b |\n")]
+    assert kinds == [Kind.SENTENCE, Kind.ITEM, Kind.ROW]
+
+
+def test_thai_and_endless_sentences_are_cut_at_spaces() -> None:
+    thai = "ห้องสมุดเปิดวันจันทร์ถึงวันศุกร์ " * 10
+    assert all(len(piece) < 140 for piece in pieces(thai))
+    endless = "word " * 1000
+    assert all(len(piece) <= MAX_SENTENCE_CHARACTERS for piece in pieces(endless))
+    assert "".join(pieces(endless)).replace(" ", "") == endless.replace(" ", "")
+
+
+@pytest.mark.parametrize("unit", ["a. ", "A.", "(((", "...", "| ", "- \n", "ก", "no. 1 ", "\n#"])
+def test_time_grows_with_length_only(unit: str) -> None:
+    def cost(count: int) -> float:
+        started = time.process_time()
+        split(unit * count)
+        return time.process_time() - started
+
+    cost(1000)
+    small = min(cost(10_000) for _ in range(5))
+    large = min(cost(40_000) for _ in range(3))
+    assert large < 4 * 2 * small + 0.01

@@ -1,0 +1,472 @@
+"""The parts of ``manage.py up``, one at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from assistant.embedded import leftovers, memory, postgres, preparation
+from assistant.embedded.accounts import can_enter, database_account
+from assistant.embedded.config import read_config
+from assistant.embedded.console import LogFollower
+from assistant.embedded.errors import StartError
+from assistant.embedded.ports import free_port, is_free, next_free_port
+from assistant.embedded.processes import Program, keep_log_small, spawn
+from assistant.embedded.secretfiles import read_or_make, write_private
+from assistant.embedded.up import choose_web_port, web_url
+from assistant.env import load_env, parse_env
+from tests.services import TestServices
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+Sleeper = Callable[..., psutil.Process]
+
+
+@pytest.fixture
+def sleeper() -> Iterator[Sleeper]:
+    """Starts harmless processes that nothing but the test should end."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(**env: str) -> psutil.Process:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(300)"],
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        process.stdout.readline()
+        return psutil.Process(process.pid)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+# --- .env ---------------------------------------------------------------------------------------
+
+
+def test_env_file_syntax() -> None:
+    text = """
+    # a comment
+    PLAIN=value with spaces   # and a comment
+    export EXPORTED=yes
+    HASH=a#b
+    SINGLE='as $it is # here'   # comment
+    DOUBLE="line\\nbreak \\"quoted\\" \\\\ # kept"
+    EMPTY=
+    ONLY_COMMENT= # nothing
+    """
+    assert parse_env(text) == {
+        "PLAIN": "value with spaces",
+        "EXPORTED": "yes",
+        "HASH": "a#b",
+        "SINGLE": "as $it is # here",
+        "DOUBLE": 'line\nbreak "quoted" \\ # kept',
+        "EMPTY": "",
+        "ONLY_COMMENT": "",
+    }
+
+
+@pytest.mark.parametrize("line", ["no equals sign", "1X=2", 'OPEN="quote', "A='b' c"])
+def test_env_file_errors_name_the_line(line: str) -> None:
+    with pytest.raises(ValueError, match="settings, line 2"):
+        parse_env(f"GOOD=1\n{line}\n", source="settings")
+
+
+def test_the_process_overrides_the_env_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("ONE=file\nTWO=file\n")
+    monkeypatch.setenv("TWO", "process")
+    env = load_env(tmp_path)
+    assert (env["ONE"], env["TWO"]) == ("file", "process")
+
+
+# --- configuration and ports --------------------------------------------------------------------
+
+
+def test_arguments_win_over_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT", "9000")
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "env"))
+    from_env = read_config([], base_dir=tmp_path)
+    assert (from_env.port, from_env.data_dir) == (9000, tmp_path / "env")
+    given = read_config(["--port", "9001", "--data-dir", str(tmp_path / "x")], base_dir=tmp_path)
+    assert (given.port, given.data_dir) == (9001, tmp_path / "x")
+
+
+@pytest.mark.parametrize("port", ["abc", "70000", "-1"])
+def test_a_port_that_is_none_is_refused(
+    port: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT", port)
+    with pytest.raises(StartError):
+        read_config([], base_dir=tmp_path)
+
+
+def test_a_taken_default_port_gives_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PORT", raising=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("assistant.embedded.config.DEFAULT_PORT", port)
+        chosen = choose_web_port(read_config([], base_dir=tmp_path))
+        assert not is_free("127.0.0.1", port)
+    assert chosen == next_free_port("127.0.0.1", port + 1) != port
+    assert f"Port {port} is taken, using {chosen}." in capsys.readouterr().out
+
+
+def test_a_preferred_port_is_kept_while_it_is_free() -> None:
+    port = free_port()
+    assert free_port(preferred=port) == port
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        assert free_port(preferred=port) != port
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000/"),
+        ("0.0.0.0", "http://127.0.0.1:8000/"),
+        ("::", "http://[::1]:8000/"),
+        ("box", "http://box:8000/"),
+    ],
+)
+def test_the_printed_address_can_be_opened(host: str, url: str) -> None:
+    assert web_url(host, 8000) == url
+
+
+# --- secrets ------------------------------------------------------------------------------------
+
+
+def test_a_secret_is_made_once_and_is_private(tmp_path: Path) -> None:
+    first = read_or_make(tmp_path / "secrets", "key")
+    assert read_or_make(tmp_path / "secrets", "key") == first
+    assert len(first) >= 43
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "secrets" / "key").stat().st_mode) == 0o600
+
+
+def test_replacing_a_readable_file_makes_it_private(tmp_path: Path) -> None:
+    file = tmp_path / "services.json"
+    file.write_text("old")
+    file.chmod(0o644)
+    write_private(file, "new")
+    assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("new", 0o600)
+
+
+# --- what a killed run left ---------------------------------------------------------------------
+
+
+def test_leftovers_are_found_by_run_id_and_by_pid_with_start_time(
+    tmp_path: Path, sleeper: Sleeper
+) -> None:
+    ledger = leftovers.Ledger(tmp_path)
+    marked = sleeper(**{leftovers.RUN_ID: ledger.run_id})
+    recorded = sleeper()
+    other_run = sleeper(**{leftovers.RUN_ID: uuid.uuid4().hex})
+    ledger.open()
+    ledger.add(recorded.pid)
+
+    found = leftovers.find_leftovers(tmp_path)
+
+    assert {process.pid for process in found} == {marked.pid, recorded.pid}
+    assert leftovers.end(found, seconds=5) == []
+    assert not marked.is_running() or marked.status() == psutil.STATUS_ZOMBIE
+    assert other_run.is_running()
+
+
+def test_a_recycled_pid_is_not_a_leftover(tmp_path: Path, sleeper: Sleeper) -> None:
+    innocent = sleeper()
+    record = {
+        "run_id": uuid.uuid4().hex,
+        "processes": [{"pid": innocent.pid, "created": innocent.create_time() - 100}],
+    }
+    (tmp_path / "processes.json").write_text(json.dumps(record))
+    assert leftovers.find_leftovers(tmp_path) == []
+
+
+def test_one_that_inherited_the_id_does_not_end_itself(tmp_path: Path, sleeper: Sleeper) -> None:
+    """`up` may be typed in a shell that a worker of the last run opened."""
+    ledger = leftovers.Ledger(tmp_path)
+    ledger.open()
+    script = (
+        "import sys; from pathlib import Path; from assistant.embedded import leftovers;"
+        "print(len(leftovers.find_leftovers(Path(sys.argv[1]))))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env={**os.environ, leftovers.RUN_ID: ledger.run_id},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"run_id": 1}', '{"processes": [1]}'])
+def test_a_damaged_ledger_means_no_leftovers(tmp_path: Path, content: str) -> None:
+    (tmp_path / "processes.json").write_text(content)
+    assert leftovers.find_leftovers(tmp_path) == []
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+def test_killing_a_child_kills_what_it_started(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys, time\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+        "print(p.pid, flush=True)\ntime.sleep(300)"
+    )
+    log = tmp_path / "child.log"
+    child = spawn(Program("child", (sys.executable, "-c", script), dict(os.environ), tmp_path, log))
+    while not (text := log.read_text().strip()):
+        assert child.is_alive()
+    grandchild = psutil.Process(int(text))
+
+    child.kill()
+
+    assert child.process.returncode == -signal.SIGKILL
+    psutil.wait_procs([grandchild], timeout=5)
+    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_log_is_cut_and_one_older_kept(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("x" * 100)
+    keep_log_small(log, limit=100)
+    assert log.stat().st_size == 100
+    keep_log_small(log, limit=99)
+    assert log.stat().st_size == 0
+    assert (tmp_path / "a.log.1").stat().st_size == 100
+
+
+def test_only_errors_reach_the_console(tmp_path: Path) -> None:
+    log = tmp_path / "web.log"
+    log.write_text("ERROR from yesterday\n")
+    follower = LogFollower("web", log)
+    with log.open("a") as stream:
+        stream.write('{"level": "info", "event": "fine"}\n')
+        stream.write('{"level": "error", "event": "broken\\npipe"}\n')
+        stream.write("INFO: all is well\n")
+        stream.write("CRITICAL: not well " + "x" * 500 + "\n")
+        stream.write("ERROR: half a li")
+    lines = follower.errors()
+    assert lines[0] == "web | broken pipe"
+    assert lines[1].startswith("web | CRITICAL: not well xx")
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 240
+    with log.open("a") as stream:
+        stream.write("ne\n")
+    assert follower.errors() == ["web | ERROR: half a line"]
+    log.write_text("FATAL: after a cut\n")
+    assert follower.errors() == ["web | FATAL: after a cut"]
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------
+
+
+def _server(home: Path, **changes: object) -> postgres.Postgres:
+    values: dict[str, object] = {
+        "home": home,
+        "port": free_port(),
+        "log": home.parent / "postgres.log",
+        "superuser_password": "super-secret",
+        "password": "secret",
+        "account": database_account(),
+        "durable": False,
+    }
+    return postgres.Postgres(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that PostgreSQL's account can enter; pytest's are private."""
+    import shutil
+    import tempfile
+
+    directory = Path(tempfile.mkdtemp(prefix="knowledge-pg-")).resolve()
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_a_stale_pid_file_with_a_recycled_pid_does_not_stop_a_start(
+    reachable: Path, sleeper: Sleeper
+) -> None:
+    server = _server(reachable / "postgres")
+    server.initialise()
+    innocent = sleeper()
+    (server.data / "postmaster.pid").write_text(f"{innocent.pid}\n{server.data}\n1\n")
+
+    server.end_leftovers()
+    child = spawn(server.program())
+    try:
+        while not server.is_ready():
+            assert child.is_alive(), server.log.read_text()
+        assert innocent.is_running()
+    finally:
+        child.send(signal.SIGQUIT)
+        child.process.wait()
+
+
+def test_a_server_still_on_these_files_is_stopped_whoever_started_it(reachable: Path) -> None:
+    server = _server(reachable / "postgres")
+    server.initialise()
+    child = spawn(server.program())
+    while not server.is_ready():
+        assert child.is_alive(), server.log.read_text()
+
+    server.end_leftovers()
+
+    assert child.process.wait(timeout=5) == 0  # a shutdown, not a kill
+    assert leftovers.find_servers(server.data, "postgres") == []
+
+
+def test_a_wrong_password_file_is_explained(reachable: Path) -> None:
+    server = _server(reachable / "postgres")
+    server.initialise()
+    child = spawn(server.program())
+    try:
+        while not server.is_ready():
+            assert child.is_alive(), server.log.read_text()
+        with pytest.raises(StartError, match="secrets"):
+            _server(server.home, port=server.port, superuser_password="other").is_ready()
+    finally:
+        child.send(signal.SIGQUIT)
+        child.process.wait()
+
+
+def test_a_cluster_of_another_major_version_is_not_touched(tmp_path: Path) -> None:
+    other = tmp_path / "postgres" / "17"
+    other.mkdir(parents=True)
+    (other / "PG_VERSION").write_text("17\n")
+    with pytest.raises(StartError, match="another PostgreSQL than 18"):
+        _server(tmp_path / "postgres").initialise()
+
+
+def test_an_interrupted_initdb_is_begun_again(reachable: Path) -> None:
+    server = _server(reachable / "postgres")
+    server.home.mkdir()
+    (server.home / "new").mkdir()
+    (server.home / "new" / "PG_VERSION").write_text("18\n")
+    server.initialise()
+    assert (server.data / "global" / "pg_control").exists()
+    assert not (server.home / "new").exists()
+    assert (server.data / "pg_hba.conf").read_text() == "host all all 127.0.0.1/32 scram-sha-256\n"
+
+
+@as_root
+def test_a_private_data_directory_gets_its_database_elsewhere(reachable: Path) -> None:
+    private = reachable / "private"
+    private.mkdir(mode=0o700)
+    data_dir = private / "data"
+    data_dir.mkdir()
+    account = database_account()
+    assert not can_enter(account, data_dir)
+
+    home = postgres.cluster_home(data_dir, account, home=reachable / "shared")
+
+    assert home.is_relative_to(reachable / "shared")
+    assert can_enter(account, home.parent)
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700, "somebody's directory was opened"
+    # The note travels with the data directory.
+    moved = reachable / "moved"
+    data_dir.rename(moved)
+    assert postgres.cluster_home(moved, account, home=reachable / "shared") == home
+
+
+@as_root
+def test_a_private_installation_is_copied_for_the_account(
+    reachable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = database_account()
+    assert account is not None
+    monkeypatch.setattr(postgres, "can_enter", lambda *_: False)
+    binaries = postgres.binaries_for(account, home=reachable / "shared")
+    result = subprocess.run(
+        [str(binaries / "postgres"), "--version"],
+        user=account.uid,
+        group=account.gid,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.startswith("postgres (PostgreSQL) 18.")
+    assert postgres.binaries_for(account, home=reachable / "shared") == binaries
+
+
+def test_memory_settings_fit_small_and_large_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 1024**3
+    small, large = memory.database_settings(2 * gib), memory.database_settings(512 * gib)
+    assert (small["shared_buffers"], small["maintenance_work_mem"]) == ("256MB", "64MB")
+    assert (large["shared_buffers"], large["maintenance_work_mem"]) == ("8192MB", "1024MB")
+    assert 0 < memory.memory_bytes() <= psutil.virtual_memory().total
+
+    class Tiny:
+        f_bavail, f_frsize = 64 * 1024, 1024  # a container's 64 MB
+
+    monkeypatch.setattr(os, "statvfs", lambda _path: Tiny)
+    assert memory.database_settings(24 * gib)["dynamic_shared_memory_type"] == "mmap"
+
+
+# --- preparation --------------------------------------------------------------------------------
+
+
+def test_nothing_prepared_and_nothing_reachable_are_both_unprepared(tmp_path: Path) -> None:
+    unreachable = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+    (tmp_path / "static").mkdir()
+    assert preparation.state(tmp_path, database_url=unreachable, env={}) is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_preparation_notices_a_migration_taken_back_and_a_changed_setting(tmp_path: Path) -> None:
+    from django.db import connection
+
+    database = connection.settings_dict
+    url = (
+        f"postgresql://{database['USER']}:{database['PASSWORD']}@{database['HOST']}:"
+        f"{database['PORT']}/{database['NAME']}"
+    )
+    assert preparation.state(tmp_path, database_url=url, env={}) is None, "no static files yet"
+    (tmp_path / "static").mkdir()
+    before = preparation.state(tmp_path, database_url=url, env={})
+    assert before is not None
+    assert preparation.state(tmp_path, database_url=url, env={}) == before
+    assert preparation.state(tmp_path, database_url=url, env={"ADMIN_EMAIL": "x@y"}) != before
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id, app, name, applied FROM django_migrations LIMIT 1")
+        row = cursor.fetchone()
+        cursor.execute("DELETE FROM django_migrations WHERE id = %s", [row[0]])
+        try:
+            assert preparation.state(tmp_path, database_url=url, env={}) != before
+        finally:
+            cursor.execute("INSERT INTO django_migrations VALUES (%s, %s, %s, %s)", row)
+    assert preparation.state(tmp_path, database_url=url, env={}) == before
+
+
+def test_stopping_test_services_twice_is_harmless() -> None:
+    TestServices("", "", Path("/nonexistent/knowledge-test"), ()).stop()
