@@ -6,10 +6,10 @@ from functools import cache
 from typing import cast
 
 from django.conf import settings
-from inference.extractive import ExtractiveLLM
 
 from inference.embedder import HTTPEmbedder
 from inference.embedding_models import resolve_model
+from inference.extractive import ExtractiveLLM
 from inference.llm import OpenAIChatLLM
 from inference.reranker import HTTPReranker
 from inference.tokens import load_token_counter

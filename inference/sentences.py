@@ -16,8 +16,11 @@ MAX_SENTENCE_CHARACTERS: Final = 700
 
 _BULLET: Final = re.compile(r"[ \t]*(?:[-*+•‣◦▪–]|\(?\d{1,3}[.)]|\(?[a-z][.)])[ \t]+")
 _HEADING: Final = re.compile(r"[ \t]{0,3}#{1,6}[ \t]|[ \t]*(?:={3,}|-{3,}|\*{3,})[ \t]*$")
-_TABLE_RULE: Final = re.compile(r"[ \t]*\|?[ \t:|-]*-[ \t:|-]*\|[ \t:|-]*$")
-_ENDS: Final = re.compile(r"[.!?…]+[\"'”’»)\]*_]{0,3}(?=\s)|[。！？｡…．؟।۔]+[」』”’）)]{0,2}")
+_TABLE_RULE: Final = frozenset("|-: \t")
+# The lookbehind keeps a long run of dots from being tried again at each dot.
+_ENDS: Final = re.compile(
+    r"(?<![.!?…])[.!?…]++[\"'”’»)\]*_]{0,3}+(?=\s)|[。！？｡…．؟।۔]++[」』”’）)]{0,2}+"
+)
 _OPENERS: Final = "\"'“‘«([*_`¿¡"
 _THAI: Final = re.compile(r"[\u0e00-\u0e7f]")
 _THAI_CHARACTERS: Final = 80
@@ -31,6 +34,21 @@ _ABBREVIATIONS_TEXT: Final = (
 _ABBREVIATIONS: Final = frozenset(_ABBREVIATIONS_TEXT.split())
 # Words only when a number follows: "no." also ends sentences.
 _BEFORE_NUMBER: Final = frozenset({"no", "nos", "p", "art", "ziff", "para"})
+# "3. Mai" is a date in German; elsewhere a number with a stop ends a sentence.
+_MONTHS: Final = (
+    "Jan",
+    "Feb",
+    "März",
+    "Apr",
+    "Mai",
+    "Jun",
+    "Jul",
+    "Aug",
+    "Sep",
+    "Okt",
+    "Nov",
+    "Dez",
+)
 
 
 class Kind(Enum):
@@ -79,7 +97,7 @@ def _blocks(text: str) -> Iterator[tuple[Kind, int, int]]:
             continue
         end = start + len(line.rstrip())
         if is_row:
-            if not _TABLE_RULE.match(line.rstrip()):
+            if not _TABLE_RULE.issuperset(content):
                 yield Kind.ROW, start + line.index("|"), end
             continue
         if open_start < 0:
@@ -114,6 +132,8 @@ def _is_boundary(text: str, begin: int, match: re.Match[str], end: int) -> bool:
         return False
     word = before.split()[-1].lower().lstrip("(\"'“") if before.split() else ""
     if word in _BEFORE_NUMBER and following[0].isdigit():
+        return False
+    if word.isdigit() and len(word) < 3 and following.startswith(_MONTHS):
         return False
     return word not in _ABBREVIATIONS
 

@@ -17,8 +17,8 @@ from assistant.documents.actions import Upload
 from assistant.documents.models import DocumentVersion
 from assistant.users.models import User
 from ingestion import admission, outbox
-from ingestion.parsing_limits import Limits
 from ingestion.models import OPEN_STATUSES, IngestionJob, JobStatus
+from ingestion.parsing_limits import Limits
 
 PARSE_TASK = "ingestion.tasks.parse_version"
 EMBED_TASK = "ingestion.tasks.embed_version"

@@ -57,7 +57,10 @@ os.environ.update(
 )
 
 import django  # noqa: E402 - the environment comes first
+from django.conf import settings  # noqa: E402
 
+# Argon2 is slow on purpose; no test is about the strength of a stored password.
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 django.setup()
 
 from django.test import Client  # noqa: E402
@@ -77,6 +80,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no shared data in {SHARED_DATA} (set SHARED_DATA)")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """Nothing to drop at the end: the whole server goes away with its files."""
+    return True
 
 
 class NetworkBlocked(RuntimeError):

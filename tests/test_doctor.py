@@ -29,7 +29,7 @@ def broker(settings: Settings) -> Iterator[Any]:
     client.config_set("appendonly", "yes")
     yield client
     client.config_set("maxmemory-policy", "noeviction")
-    client.config_set("appendonly", before["appendonly"])
+    client.config_set("appendonly", before["appendonly"] or "no")
     client.close()
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 from uuid import UUID
@@ -24,10 +25,9 @@ from assistant.chat.events import CitationFound, Delta, Done, Event, Failed, Sou
 from assistant.chat.rewriting import standalone_query
 from assistant.chat.stream import EventLog, RedisLost
 from assistant.chat.turn import Turn
-from assistant.documents.locators import Locator
 from assistant.permissions.policy import AnyUser
 from assistant.retrieval import Passage, asearch
-from inference.prompts import NO_ANSWER, prompt_digest, render_answer_prompt
+from inference.prompts import NO_ANSWER, is_no_answer, prompt_digest, render_answer_prompt
 from inference.types import (
     Effort,
     EngineError,
@@ -65,31 +65,39 @@ async def produce(turn: Turn) -> AsyncGenerator[Event, None]:
     turn.timings_ms.update(found.timings_ms, retrieval=_ms(started))
     yield Sources([_source_json(n, p) for n, p in enumerate(turn.passages, start=1)])
     if not turn.passages:
-        yield Delta(await rights.nothing_found(turn.user, turn.collections))
+        turn.text = await rights.nothing_found(turn.user, turn.collections)
+        yield Delta(turn.text)
         yield Done(_id(turn), "stop", timings_ms=turn.timings_ms, abstained=True)
         return
     yield Status("writing")
     request = _request(turn)
     turn.prompt_digest = prompt_digest(request.messages)
     finished: Finished | None = None
+    opening: str | None = ""
     parser = MarkerParser(frozenset(range(1, len(turn.passages) + 1)))
     async with aclosing(llm.stream(request)) as upstream:
         async for event in upstream:
             if isinstance(event, TextDelta):
-                if "first_token" not in turn.timings_ms:
+                opening, text = _after_opening(opening, event.text)
+                if text and "first_token" not in turn.timings_ms:
                     turn.timings_ms["first_token"] = _ms(started)
-                for piece in parser.feed(event.text):
-                    for shown in _shown(turn, piece):
-                        yield shown
+                for shown in _shown(turn, parser.feed(text)):
+                    yield shown
             elif isinstance(event, Finished):
                 finished = event
             elif isinstance(event, Thinking) and "thinking" not in turn.timings_ms:
                 turn.timings_ms["thinking"] = _ms(started)
                 yield Status("thinking")
-    for piece in parser.finish():
-        for shown in _shown(turn, piece):
-            yield shown
     assert finished is not None
+    no_answer = opening is not None and is_no_answer(opening)
+    if opening and not no_answer:
+        for shown in _shown(turn, parser.feed(opening)):
+            yield shown
+    for shown in _shown(turn, parser.finish()):
+        yield shown
+    if no_answer:
+        turn.text = await rights.nothing_found(turn.user, turn.collections)
+        yield Delta(turn.text)
     turn.timings_ms["total"] = _ms(started)
     yield Done(
         _id(turn),
@@ -99,8 +107,22 @@ async def produce(turn: Turn) -> AsyncGenerator[Event, None]:
             "completion_tokens": finished.usage.completion_tokens,
         },
         timings_ms=turn.timings_ms,
-        abstained=finished.abstained or NO_ANSWER.casefold() in turn.text.casefold(),
+        abstained=finished.abstained or no_answer,
     )
+
+
+def _after_opening(opening: str | None, text: str) -> tuple[str | None, str]:
+    """Hold back the first words while they may still be the agreed "no answer" line.
+
+    Returns what is held (None once it is something else) and what may be shown.
+    """
+    if opening is None:
+        return None, text
+    held = opening + text
+    start = held.strip(" \n`*\"'")
+    if NO_ANSWER.startswith(start[: len(NO_ANSWER)]) and len(held) < len(NO_ANSWER) + 20:
+        return held, ""
+    return None, held
 
 
 def _request(turn: Turn) -> GenerationRequest:
@@ -118,31 +140,35 @@ def _request(turn: Turn) -> GenerationRequest:
     )
 
 
-def _shown(turn: Turn, piece: str | Marker) -> list[Event]:
-    """The events for a piece of text or a marker, which is also text: ``[n]``."""
-    if isinstance(piece, str):
-        turn.text += piece
-        return [Delta(piece)]
-    marker = f"[{piece.number}]"
-    turn.text += marker
-    passage = turn.passages[piece.number - 1]
-    quote = bind(piece.claim, passage.text)
+def _shown(turn: Turn, pieces: Iterable[str | Marker]) -> Iterator[Event]:
+    """The events for pieces of text and for markers, which are text too: ``[n]``."""
+    for piece in pieces:
+        text = piece if isinstance(piece, str) else f"[{piece.number}]"
+        turn.text += text
+        yield Delta(text)
+        if isinstance(piece, Marker) and (citation := _citation(turn, piece)):
+            turn.citations.append(citation)
+            yield citation
+
+
+def _citation(turn: Turn, marker: Marker) -> CitationFound | None:
+    passage = turn.passages[marker.number - 1]
+    quote = bind(marker.claim, passage.text)
     if quote is None:
-        return [Delta(marker)]
-    start = passage.locator.char_start + quote.span.start
-    end = passage.locator.char_start + quote.span.end
-    citation = CitationFound(
-        number=piece.number,
+        return None
+    place = passage.locator
+    return CitationFound(
+        number=marker.number,
         quote=quote.text,
         verified=quote.verified,
-        locator=Locator(
-            start, end, passage.locator.heading_path, passage.locator.page, passage.locator.boxes
+        locator=replace(
+            place,
+            char_start=place.char_start + quote.span.start,
+            char_end=place.char_start + quote.span.end,
         ).to_json(),
         document_id=str(passage.document_id),
         version_id=str(passage.version_id),
     )
-    turn.citations.append(citation)
-    return [Delta(marker), citation]
 
 
 def _source_json(number: int, passage: Passage) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def _history(conversation: Conversation, *, before: int) -> list[ChatMessage]:
 @sync_to_async
 def finish(turn: Turn, last: Event) -> None:
     """Store what was said, how it ended, and its citations, once."""
+    assert turn.answer_id is not None
     now = timezone.now()
     values: dict[str, Any] = {
         "text": turn.text,

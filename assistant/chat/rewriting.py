@@ -33,12 +33,9 @@ async def standalone_query(question: str, history: Sequence[ChatMessage], *, llm
         effort="low",
         temperature=0.0,
     )
-    parts: list[str] = []
     try:
         async with aclosing(llm.stream(request)) as events:
-            async for event in events:
-                if isinstance(event, TextDelta):
-                    parts.append(event.text)
+            parts = [event.text async for event in events if isinstance(event, TextDelta)]
     except EngineError as error:
         log.info("rewriting failed, searching for the question as asked: %s", error.code)
         return question

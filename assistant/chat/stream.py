@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncGenerator
 from functools import cache
 from time import perf_counter
+from typing import Any, cast
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -116,7 +117,7 @@ def is_being_written(answer_id: UUID) -> bool:
 
 def partial_text(answer_id: UUID) -> str:
     """What readers have seen of an answer so far."""
-    entries = _sync_client().xrange(_keys(answer_id)[0])
+    entries: list[Any] = _sync_client().xrange(_keys(answer_id)[0]) or []
     found = [fields for _, fields in entries if fields[b"name"] == b"delta"]
     return "".join(json.loads(fields[b"data"])["text"] for fields in found)
 
@@ -141,7 +142,7 @@ async def follow(answer_id: UUID, *, user: AnyUser, after: int = 0) -> AsyncGene
     number = after
     while True:
         try:
-            batch = await client().xread({events: f"{number}-0"}, block=1000, count=200)
+            batch: Any = await client().xread({events: f"{number}-0"}, block=1000, count=200)
         except RedisError as error:
             log.warning("event stream of %s: %s", answer_id, error)
             batch = []
@@ -171,10 +172,10 @@ async def follow(answer_id: UUID, *, user: AnyUser, after: int = 0) -> AsyncGene
             last_sign = perf_counter()
 
 
-def _frames(batch: object, number: int) -> tuple[str, int, bool]:
+def _frames(batch: Any, number: int) -> tuple[str, int, bool]:
     """Encoded events of one XREAD answer, the last number, and whether the end was among them."""
     frames: list[str] = []
-    for _, entries in batch or ():  # type: ignore[attr-defined]
+    for _, entries in batch or ():
         for entry_id, fields in entries:
             number = int(entry_id.split("-")[0])
             event = from_json(fields["name"], fields["data"])
@@ -204,4 +205,4 @@ async def _is_alive(key: str) -> bool:
 
 @sync_to_async
 def _is_active(user: AnyUser) -> bool:
-    return User.objects.filter(pk=user.pk, is_active=True).exists()
+    return User.objects.filter(pk=cast("User", user).pk, is_active=True).exists()

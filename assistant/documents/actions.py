@@ -57,7 +57,7 @@ def update_collection(
 
 
 def delete_collection(collection: Collection, *, actor: User) -> None:
-    """Remove it with all documents, versions, texts and vectors; originals follow within minutes."""
+    """Remove it with all it holds; originals follow within minutes."""
     with transaction.atomic():
         _schedule_removal(DocumentVersion.objects.filter(document__collection=collection))
         record(actor, "collection.delete", collection, collection_id=collection.pk)

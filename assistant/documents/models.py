@@ -68,7 +68,7 @@ class Document(models.Model):
     deleted_at = models.DateTimeField(null=True, editable=False)
 
     objects = LiveDocuments()
-    all_objects = models.Manager()
+    all_objects = models.Manager()  # noqa: DJ012  ruff does not know LiveDocuments for a manager
 
     class Meta:
         base_manager_name = "all_objects"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import redis
 from django.conf import settings
@@ -112,7 +112,9 @@ def _broker(name: str) -> Finding:
         server = client.info("server")
         version = server.get("valkey_version") or server.get("redis_version", "?")
         try:
-            limits: dict[str, str] = client.config_get("maxmemory-policy", "appendonly")
+            limits: dict[str | None, str | None] = client.config_get(
+                "maxmemory-policy", "appendonly"
+            )
         except redis.ResponseError:  # managed services often forbid CONFIG
             return Finding(name, "ok", f"answers ({version}); its settings cannot be read")
     if limits.get("maxmemory-policy") not in {None, "noeviction"}:
@@ -135,9 +137,7 @@ def _broker(name: str) -> Finding:
 def _workers(name: str) -> Finding:
     wanted = {route["queue"] for route in settings.CELERY_TASK_ROUTES.values()}
     wanted.add(settings.CELERY_TASK_DEFAULT_QUEUE)
-    answers: dict[str, list[dict[str, Any]]] = (
-        app.control.inspect(timeout=3.0).active_queues() or {}
-    )
+    answers = app.control.inspect(timeout=3.0).active_queues() or {}
     served = {queue["name"] for queues in answers.values() for queue in queues}
     if missing := sorted(wanted - served):
         return Finding(

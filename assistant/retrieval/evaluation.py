@@ -51,7 +51,9 @@ def score(
     latencies_ms: Sequence[float],
 ) -> Figures:
     """``rankings`` maps a query id to document ids, best first. Raises ValueError without any."""
-    judged = [(rankings[query], wanted) for query, wanted in judgements.items() if query in rankings]
+    judged = [
+        (rankings[query], wanted) for query, wanted in judgements.items() if query in rankings
+    ]
     if not judged:
         raise ValueError("No query has both a ranking and a judgement.")
     cuts = quantiles(latencies_ms, n=20) if len(latencies_ms) > 1 else [latencies_ms[0]] * 19

@@ -82,6 +82,8 @@ def view_of(answer: Message, *, user: User) -> AnswerView:
         card.marker_urls.append(url)
         if not any(quote.text == citation.quote for quote in card.quotes):
             card.quotes.append(Quote(citation.quote, citation.verified, url))
+    for card in cards.values():
+        card.quotes.sort(key=lambda quote: not quote.is_verified)
     links = {n: card.marker_urls or [card.url] for n, card in cards.items() if card.url}
     numbers = {
         int(number) for found in CITATION.findall(answer.text) for number in found.split(",")

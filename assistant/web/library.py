@@ -98,7 +98,10 @@ def roles_of(user: User) -> dict[Any, str]:
     """Collection id to the highest role's name, where one may do more than read."""
     roles: dict[Any, str] = {}
     for role in (Role.CONTRIBUTOR, Role.MANAGER):
-        roles.update(dict.fromkeys(collections_with_role(user, role), role.slug))
+        held = collections_with_role(user, role).values_list(
+            "pk" if user.is_superuser else "collection_id", flat=True
+        )
+        roles.update(dict.fromkeys(held, role.slug))
     return roles
 
 

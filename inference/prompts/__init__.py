@@ -98,7 +98,7 @@ def prompt_digest(messages: Sequence[ChatMessage]) -> str:
 
 
 def _passage(source: SourceText) -> str:
-    path = " > ".join((source.title, *source.heading_path))
+    path = " › ".join((source.title, *source.heading_path))
     # Quotes and line breaks would end the attribute, or look like the end of the passage.
     title = re.sub(r"[\s\"<>]+", " ", neutralise(path)).strip()[:_TITLE_CHARACTERS]
     text = neutralise(source.text).strip()

@@ -6,74 +6,114 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Citation',
+            name="Citation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('ordinal', models.PositiveIntegerField()),
-                ('number', models.PositiveIntegerField()),
-                ('quote', models.TextField()),
-                ('locator', models.JSONField()),
-                ('verified', models.BooleanField(default=False)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("ordinal", models.PositiveIntegerField()),
+                ("number", models.PositiveIntegerField()),
+                ("quote", models.TextField()),
+                ("locator", models.JSONField()),
+                ("verified", models.BooleanField(default=False)),
             ],
             options={
-                'ordering': ['ordinal'],
+                "ordering": ["ordinal"],
             },
         ),
         migrations.CreateModel(
-            name='Conversation',
+            name="Conversation",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('title', models.CharField(blank=True, max_length=200)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('updated_at', models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("title", models.CharField(blank=True, max_length=200)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("updated_at", models.DateTimeField(default=django.utils.timezone.now)),
             ],
             options={
-                'ordering': ['-updated_at', 'id'],
+                "ordering": ["-updated_at", "id"],
             },
         ),
         migrations.CreateModel(
-            name='Feedback',
+            name="Feedback",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('rating', models.CharField(choices=[('up', 'up'), ('down', 'down')], max_length=4)),
-                ('reasons', models.JSONField(default=list)),
-                ('comment', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "rating",
+                    models.CharField(choices=[("up", "up"), ("down", "down")], max_length=4),
+                ),
+                ("reasons", models.JSONField(default=list)),
+                ("comment", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
             ],
         ),
         migrations.CreateModel(
-            name='Message',
+            name="Message",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('role', models.CharField(choices=[('question', 'question'), ('answer', 'answer')], max_length=10)),
-                ('ordinal', models.PositiveIntegerField()),
-                ('text', models.TextField(blank=True)),
-                ('status', models.CharField(choices=[('pending', 'pending'), ('streaming', 'streaming'), ('done', 'done'), ('stopped', 'stopped'), ('interrupted', 'interrupted'), ('failed', 'failed')], default='done', max_length=12)),
-                ('query', models.TextField(blank=True)),
-                ('effort', models.CharField(blank=True, max_length=10)),
-                ('model', models.CharField(blank=True, max_length=200)),
-                ('prompt_digest', models.CharField(blank=True, max_length=64)),
-                ('finish_reason', models.CharField(blank=True, max_length=20)),
-                ('abstained', models.BooleanField(default=False)),
-                ('sources', models.JSONField(default=list)),
-                ('usage', models.JSONField(default=dict)),
-                ('timings_ms', models.JSONField(default=dict)),
-                ('error_code', models.CharField(blank=True, max_length=40)),
-                ('error_detail', models.TextField(blank=True)),
-                ('idempotency_key', models.CharField(blank=True, max_length=200, null=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('finished_at', models.DateTimeField(null=True)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[("question", "question"), ("answer", "answer")], max_length=10
+                    ),
+                ),
+                ("ordinal", models.PositiveIntegerField()),
+                ("text", models.TextField(blank=True)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "pending"),
+                            ("streaming", "streaming"),
+                            ("done", "done"),
+                            ("stopped", "stopped"),
+                            ("interrupted", "interrupted"),
+                            ("failed", "failed"),
+                        ],
+                        default="done",
+                        max_length=12,
+                    ),
+                ),
+                ("query", models.TextField(blank=True)),
+                ("effort", models.CharField(blank=True, max_length=10)),
+                ("model", models.CharField(blank=True, max_length=200)),
+                ("prompt_digest", models.CharField(blank=True, max_length=64)),
+                ("finish_reason", models.CharField(blank=True, max_length=20)),
+                ("abstained", models.BooleanField(default=False)),
+                ("sources", models.JSONField(default=list)),
+                ("usage", models.JSONField(default=dict)),
+                ("timings_ms", models.JSONField(default=dict)),
+                ("error_code", models.CharField(blank=True, max_length=40)),
+                ("error_detail", models.TextField(blank=True)),
+                ("idempotency_key", models.CharField(blank=True, max_length=200, null=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("finished_at", models.DateTimeField(null=True)),
             ],
             options={
-                'ordering': ['ordinal'],
+                "ordering": ["ordinal"],
             },
         ),
     ]

@@ -5,28 +5,37 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('chat', '0001_initial'),
-        ('documents', '0001_initial'),
+        ("chat", "0001_initial"),
+        ("documents", "0001_initial"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='citation',
-            name='document',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='documents.document'),
+            model_name="citation",
+            name="document",
+            field=models.ForeignKey(
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="+",
+                to="documents.document",
+            ),
         ),
         migrations.AddField(
-            model_name='citation',
-            name='version',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='documents.documentversion'),
+            model_name="citation",
+            name="version",
+            field=models.ForeignKey(
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="+",
+                to="documents.documentversion",
+            ),
         ),
         migrations.AddField(
-            model_name='conversation',
-            name='collections',
-            field=models.ManyToManyField(blank=True, related_name='+', to='documents.collection'),
+            model_name="conversation",
+            name="collections",
+            field=models.ManyToManyField(blank=True, related_name="+", to="documents.collection"),
         ),
     ]

@@ -6,53 +6,80 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('chat', '0002_initial'),
+        ("chat", "0002_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='conversation',
-            name='user',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='conversations', to=settings.AUTH_USER_MODEL),
+            model_name="conversation",
+            name="user",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="conversations",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AddField(
-            model_name='message',
-            name='conversation',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='messages', to='chat.conversation'),
+            model_name="message",
+            name="conversation",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="messages",
+                to="chat.conversation",
+            ),
         ),
         migrations.AddField(
-            model_name='feedback',
-            name='answer',
-            field=models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='feedback', to='chat.message'),
+            model_name="feedback",
+            name="answer",
+            field=models.OneToOneField(
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="feedback",
+                to="chat.message",
+            ),
         ),
         migrations.AddField(
-            model_name='citation',
-            name='answer',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='citations', to='chat.message'),
+            model_name="citation",
+            name="answer",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="citations",
+                to="chat.message",
+            ),
         ),
         migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(fields=['user', '-updated_at', 'id'], name='conversation_list'),
+            model_name="conversation",
+            index=models.Index(fields=["user", "-updated_at", "id"], name="conversation_list"),
         ),
         migrations.AddIndex(
-            model_name='message',
-            index=models.Index(condition=models.Q(('status__in', ['pending', 'streaming'])), fields=['created_at'], name='message_unfinished'),
+            model_name="message",
+            index=models.Index(
+                condition=models.Q(("status__in", ["pending", "streaming"])),
+                fields=["created_at"],
+                name="message_unfinished",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='message',
-            constraint=models.UniqueConstraint(fields=('conversation', 'ordinal'), name='message_ordinal'),
+            model_name="message",
+            constraint=models.UniqueConstraint(
+                fields=("conversation", "ordinal"), name="message_ordinal"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='message',
-            constraint=models.UniqueConstraint(condition=models.Q(('idempotency_key__isnull', False)), fields=('conversation', 'idempotency_key'), name='message_once_a_key'),
+            model_name="message",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("idempotency_key__isnull", False)),
+                fields=("conversation", "idempotency_key"),
+                name="message_once_a_key",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='citation',
-            constraint=models.UniqueConstraint(fields=('answer', 'ordinal'), name='citation_ordinal'),
+            model_name="citation",
+            constraint=models.UniqueConstraint(
+                fields=("answer", "ordinal"), name="citation_ordinal"
+            ),
         ),
     ]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from assistant.documents.actions import Upload, create_collection
 from assistant.documents.models import Collection, Document
 from assistant.retrieval import search
-from assistant.retrieval.evaluation import read_judgements, read_jsonl, score
+from assistant.retrieval.evaluation import read_jsonl, read_judgements, score
 from assistant.users.models import User
 from ingestion import pipeline
 from ingestion.actions import accept_upload
@@ -58,7 +58,9 @@ class Command(BaseCommand):
             if row["_id"] in judgements
         }
         rankings, latencies = {}, []
-        for query_id, text in tqdm(queries.items(), desc="searching", disable=options["json"] or None):
+        for query_id, text in tqdm(
+            queries.items(), desc="searching", disable=options["json"] or None
+        ):
             started = perf_counter()
             result = search(
                 text, user=actor, collections=[collection.pk], limit=DEPTH, mode=options["mode"]
@@ -92,7 +94,9 @@ def _index(collection: Collection, folder: Path, actor: User, *, quiet: bool) ->
     missing = [row for row in read_jsonl(folder / "corpus.jsonl") if row["_id"] not in have]
     with ThreadPoolExecutor(THREADS) as pool:
         jobs = pool.map(lambda row: _ingest(collection.pk, row, actor), missing)
-        for _ in tqdm(jobs, total=len(missing), desc="indexing", disable=quiet or not missing or None):
+        for _ in tqdm(
+            jobs, total=len(missing), desc="indexing", disable=quiet or not missing or None
+        ):
             pass
     failed = _failures(collection)
     if failed:

@@ -56,7 +56,10 @@ class Command(BaseCommand):
             previous = self._put_in_place(scratch / MEDIA, media)
         # The backup may be of an older version of this code.
         call_command("migrate", interactive=False, verbosity=0)
-        counts = ", ".join(f"{count} {name}" for name, count in manifest["counts"].items())
+        counts = ", ".join(
+            f"{manifest['counts'].get(name, 0)} {name}"
+            for name in ("users", "documents", "conversations")
+        )
         self.stdout.write(f"Restored {counts}, as of {manifest['made_at']}.")
         if previous:
             self.stdout.write(f"The originals that were here before are in {previous}.")

@@ -6,24 +6,52 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('auth', '0012_alter_user_first_name_max_length'),
-        ('documents', '0001_initial'),
+        ("auth", "0012_alter_user_first_name_max_length"),
+        ("documents", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Grant',
+            name="Grant",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('everyone', models.BooleanField(default=False)),
-                ('role', models.PositiveSmallIntegerField(choices=[(10, 'reader'), (20, 'contributor'), (30, 'manager')])),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('collection', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='grants', to='documents.collection')),
-                ('group', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='grants', to='auth.group')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("everyone", models.BooleanField(default=False)),
+                (
+                    "role",
+                    models.PositiveSmallIntegerField(
+                        choices=[(10, "reader"), (20, "contributor"), (30, "manager")]
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False),
+                ),
+                (
+                    "collection",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="grants",
+                        to="documents.collection",
+                    ),
+                ),
+                (
+                    "group",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="grants",
+                        to="auth.group",
+                    ),
+                ),
             ],
         ),
     ]

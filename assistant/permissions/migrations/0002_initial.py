@@ -6,34 +6,59 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('permissions', '0001_initial'),
+        ("permissions", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='grant',
-            name='user',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='grants', to=settings.AUTH_USER_MODEL),
+            model_name="grant",
+            name="user",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="grants",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AddConstraint(
-            model_name='grant',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('everyone', False), ('group__isnull', True), ('user__isnull', False)), models.Q(('everyone', False), ('group__isnull', False), ('user__isnull', True)), models.Q(('everyone', True), ('group__isnull', True), ('user__isnull', True)), _connector='OR'), name='grant_has_one_subject'),
+            model_name="grant",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("everyone", False), ("group__isnull", True), ("user__isnull", False)),
+                    models.Q(("everyone", False), ("group__isnull", False), ("user__isnull", True)),
+                    models.Q(("everyone", True), ("group__isnull", True), ("user__isnull", True)),
+                    _connector="OR",
+                ),
+                name="grant_has_one_subject",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='grant',
-            constraint=models.UniqueConstraint(condition=models.Q(('user__isnull', False)), fields=('collection', 'user'), name='grant_once_a_user'),
+            model_name="grant",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("user__isnull", False)),
+                fields=("collection", "user"),
+                name="grant_once_a_user",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='grant',
-            constraint=models.UniqueConstraint(condition=models.Q(('group__isnull', False)), fields=('collection', 'group'), name='grant_once_a_group'),
+            model_name="grant",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("group__isnull", False)),
+                fields=("collection", "group"),
+                name="grant_once_a_group",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='grant',
-            constraint=models.UniqueConstraint(condition=models.Q(('everyone', True)), fields=('collection',), name='grant_once_everyone'),
+            model_name="grant",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("everyone", True)),
+                fields=("collection",),
+                name="grant_once_everyone",
+            ),
         ),
     ]

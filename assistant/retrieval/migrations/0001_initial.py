@@ -12,11 +12,10 @@ from pgvector.django import VectorExtension
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('documents', '0001_initial'),
+        ("documents", "0001_initial"),
     ]
 
     operations = [
@@ -25,70 +24,136 @@ class Migration(migrations.Migration):
         UnaccentExtension(),
         TrigramExtension(),
         migrations.CreateModel(
-            name='Chunk',
+            name="Chunk",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('ordinal', models.PositiveIntegerField()),
-                ('text', models.TextField()),
-                ('context', models.TextField(blank=True)),
-                ('heading_path', django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), default=list, size=None)),
-                ('page', models.PositiveIntegerField(null=True)),
-                ('char_start', models.PositiveIntegerField()),
-                ('char_end', models.PositiveIntegerField()),
-                ('content_hash', models.BinaryField(max_length=32)),
-                ('terms', django.contrib.postgres.search.SearchVectorField()),
-                ('term_count', models.PositiveIntegerField()),
-                ('collection', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='documents.collection')),
-                ('document', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='documents.document')),
-                ('version', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='documents.documentversion')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("ordinal", models.PositiveIntegerField()),
+                ("text", models.TextField()),
+                ("context", models.TextField(blank=True)),
+                (
+                    "heading_path",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.TextField(), default=list, size=None
+                    ),
+                ),
+                ("page", models.PositiveIntegerField(null=True)),
+                ("char_start", models.PositiveIntegerField()),
+                ("char_end", models.PositiveIntegerField()),
+                ("content_hash", models.BinaryField(max_length=32)),
+                ("terms", django.contrib.postgres.search.SearchVectorField()),
+                ("term_count", models.PositiveIntegerField()),
+                (
+                    "collection",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="documents.collection",
+                    ),
+                ),
+                (
+                    "document",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="documents.document",
+                    ),
+                ),
+                (
+                    "version",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="documents.documentversion",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='EmbeddingSpace',
+            name="EmbeddingSpace",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('model', models.CharField(max_length=200)),
-                ('revision', models.CharField(max_length=100)),
-                ('dimension', models.PositiveIntegerField()),
-                ('window', models.PositiveIntegerField()),
-                ('query_prefix', models.TextField(blank=True)),
-                ('passage_prefix', models.TextField(blank=True)),
-                ('is_active', models.BooleanField(default=False)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("model", models.CharField(max_length=200)),
+                ("revision", models.CharField(max_length=100)),
+                ("dimension", models.PositiveIntegerField()),
+                ("window", models.PositiveIntegerField()),
+                ("query_prefix", models.TextField(blank=True)),
+                ("passage_prefix", models.TextField(blank=True)),
+                ("is_active", models.BooleanField(default=False)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('model', 'revision', 'dimension', 'query_prefix', 'passage_prefix'), name='space_identity'), models.UniqueConstraint(condition=models.Q(('is_active', True)), fields=('is_active',), name='space_one_active')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("model", "revision", "dimension", "query_prefix", "passage_prefix"),
+                        name="space_identity",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("is_active", True)),
+                        fields=("is_active",),
+                        name="space_one_active",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Embedding',
+            name="Embedding",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('content_hash', models.BinaryField(max_length=32)),
-                ('vector', pgvector.django.halfvec.HalfVectorField()),
-                ('chunk', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='retrieval.chunk')),
-                ('collection', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='documents.collection')),
-                ('space', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='retrieval.embeddingspace')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("content_hash", models.BinaryField(max_length=32)),
+                ("vector", pgvector.django.halfvec.HalfVectorField()),
+                (
+                    "chunk",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="retrieval.chunk",
+                    ),
+                ),
+                (
+                    "collection",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="documents.collection",
+                    ),
+                ),
+                (
+                    "space",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="retrieval.embeddingspace",
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='chunk',
-            index=django.contrib.postgres.indexes.GinIndex(fields=['terms'], name='chunk_terms'),
+            model_name="chunk",
+            index=django.contrib.postgres.indexes.GinIndex(fields=["terms"], name="chunk_terms"),
         ),
         migrations.AddConstraint(
-            model_name='chunk',
-            constraint=models.UniqueConstraint(fields=('version', 'ordinal'), name='chunk_ordinal'),
+            model_name="chunk",
+            constraint=models.UniqueConstraint(fields=("version", "ordinal"), name="chunk_ordinal"),
         ),
         migrations.AddIndex(
-            model_name='embedding',
-            index=models.Index(fields=['space', 'collection'], name='embedding_collection'),
+            model_name="embedding",
+            index=models.Index(fields=["space", "collection"], name="embedding_collection"),
         ),
         migrations.AddIndex(
-            model_name='embedding',
-            index=models.Index(fields=['space', 'content_hash'], name='embedding_content'),
+            model_name="embedding",
+            index=models.Index(fields=["space", "content_hash"], name="embedding_content"),
         ),
         migrations.AddConstraint(
-            model_name='embedding',
-            constraint=models.UniqueConstraint(fields=('chunk', 'space'), name='embedding_once_a_space'),
+            model_name="embedding",
+            constraint=models.UniqueConstraint(
+                fields=("chunk", "space"), name="embedding_once_a_space"
+            ),
         ),
     ]

@@ -62,6 +62,20 @@ function answerAsText(answer) {
   return sources.length ? `${words}\n\nSources\n${sources.join("\n")}` : words;
 }
 
+// <local-time datetime>: the server knows UTC only; today's times need no date.
+customElements.define(
+  "local-time",
+  class extends HTMLElement {
+    connectedCallback() {
+      const at = new Date(this.getAttribute("datetime"));
+      const isToday = at.toDateString() === new Date().toDateString();
+      const options = isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" };
+      this.title = at.toLocaleString(undefined, { dateStyle: "full", timeStyle: "medium" });
+      this.textContent = at.toLocaleString(undefined, options);
+    }
+  },
+);
+
 // --- htmx ------------------------------------------------------------------------------------
 
 const WORDS = {

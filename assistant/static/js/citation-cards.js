@@ -15,12 +15,14 @@ function show(marker) {
   const quotes = [...copy.querySelectorAll(".quote")];
   if (quotes.some((quote) => quote.dataset.place === place)) {
     for (const quote of quotes) if (quote.dataset.place !== place) quote.remove();
-  }
+  } else for (const quote of quotes.slice(1)) quote.remove();
   card.replaceChildren(copy);
   card.showPopover();
   const at = marker.getBoundingClientRect();
   const isAbove = at.top > card.offsetHeight + 16;
-  card.style.left = `${Math.max(8, Math.min(at.left - 24, innerWidth - card.offsetWidth - 8))}px`;
+  // Inside the column of the answer, so that it does not cover the sources beside it.
+  const right = marker.closest(".answer-main").getBoundingClientRect().right;
+  card.style.left = `${Math.max(8, Math.min(at.left - 24, right - card.offsetWidth))}px`;
   card.style.top = `${isAbove ? at.top - card.offsetHeight - 8 : at.bottom + 8}px`;
   marker.setAttribute("aria-describedby", "cite-card");
   source.classList.add("is-active");

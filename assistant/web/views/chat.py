@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from uuid import UUID, uuid4
 
 from django.contrib.auth.decorators import login_required
@@ -24,6 +25,12 @@ from assistant.web.library import readable_collections
 from assistant.web.requests import SignedInRequest
 
 HISTORY_CHANGED = "history-changed"
+_EXAMPLES = (
+    "What should I know about “{}”?",
+    "Which rules are there for “{}”?",
+    "Summarise the key points of “{}”.",
+    "Whom do I ask about “{}”?",
+)
 
 
 @login_required
@@ -257,19 +264,23 @@ def _new_chat(request: SignedInRequest) -> HttpResponse:
 
 
 def _examples(request: SignedInRequest) -> list[str]:
-    """Questions that can be answered here, made from what was added last."""
+    """Questions that can be answered here, made from the names of what was added last."""
     titles = (
         Document.objects.for_user(request.user)
         .filter(current_version__isnull=False)
         .order_by("-updated_at")
-        .values_list("title", flat=True)[:2]
+        .values_list("title", flat=True)[:20]
     )
-    names = [title.rsplit(".", 1)[0] if "." in title[-6:] else title for title in titles]
-    prompts = [f"What does “{name[:60]}” say, in three sentences?" for name in names]
-    if prompts:
-        prompts += ["Which rules and deadlines should a new colleague know?"]
-        prompts += ["Whom do I ask for help, and how do I reach them?"]
-    return prompts
+    topics = dict.fromkeys(topic for title in titles if (topic := _topic(title)))
+    return [words.format(topic) for words, topic in zip(_EXAMPLES, topics, strict=False)]
+
+
+def _topic(title: str) -> str:
+    """``travel-guide_2.md`` as ``travel guide 2``; "" for names that say nothing."""
+    stem = re.sub(r"\.[a-z0-9]{1,5}$", "", title, flags=re.IGNORECASE)
+    words = " ".join(re.split(r"[\s_-]+", stem)).strip()
+    says_nothing = words.lower() in {"index", "readme", "license", "untitled", "about"}
+    return "" if says_nothing or not 4 <= len(words) <= 60 else words
 
 
 def _is_uuid(value: str) -> bool:
