@@ -76,7 +76,8 @@ def _secret_key() -> str:
         return (DATA_DIR / "secrets" / "secret-key").read_text().strip()
     except OSError:
         raise ImproperlyConfigured(
-            "No SECRET_KEY: set it, or start the embedded services with `make run`, which makes one."
+            "No SECRET_KEY: set it, or start the embedded services with `make run`,"
+            " which makes one."
         ) from None
 
 

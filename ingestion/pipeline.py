@@ -31,7 +31,7 @@ from inference.types import EngineError
 from ingestion import embedding, leases, outbox
 from ingestion.actions import EMBED_TASK, PARSE_TASK, limits
 from ingestion.chunking import chunk_document
-from ingestion.elements import ChunkDraft, ParsedDocument
+from ingestion.elements import ChunkDraft, ElementKind, ParsedDocument
 from ingestion.errors import FailureCode, IngestionError
 from ingestion.leases import Claim, LeaseLost
 from ingestion.models import OPEN_STATUSES, IngestionJob, JobStatus, OutboxEntry
@@ -55,8 +55,9 @@ def parse_and_chunk(job_id: UUID) -> None:
     with leases.heartbeat(claimed) as lost:
         try:
             parsed = _parse(version, claimed, should_cancel=lost)
-            drafts = _chunk(parsed, version)
-            _store(version, claimed, parsed, drafts)
+            title = _title(parsed, version)
+            drafts = _chunk(parsed, title)
+            _store(version, claimed, parsed, drafts, title)
         except LeaseLost:
             return
         except (IngestionError, OSError) as error:
@@ -97,18 +98,31 @@ def _parse(
         )
 
 
-def _chunk(parsed: ParsedDocument, version: DocumentVersion) -> list[ChunkDraft]:
+def _title(parsed: ParsedDocument, version: DocumentVersion) -> str:
+    """What the uploader called it, else its own title or first heading, else the file's name."""
+    if version.document.title != version.filename:
+        return version.document.title
+    headings = (e for e in parsed.elements if e.kind is ElementKind.HEADING and e.level == 1)
+    first = next((parsed.text[e.char_start : e.char_end] for e in headings), "")
+    return " ".join((parsed.title or first).split())[:500] or version.filename
+
+
+def _chunk(parsed: ParsedDocument, title: str) -> list[ChunkDraft]:
     spec, tokens = engines.embedder().spec, engines.token_counter()
     return chunk_document(
         parsed,
-        title=version.document.title,
+        title=title,
         tokens=tokens,
         window=spec.window - tokens.count(spec.passage_prefix),
     )
 
 
 def _store(
-    version: DocumentVersion, claimed: Claim, parsed: ParsedDocument, drafts: list[ChunkDraft]
+    version: DocumentVersion,
+    claimed: Claim,
+    parsed: ParsedDocument,
+    drafts: list[ChunkDraft],
+    title: str,
 ) -> None:
     with transaction.atomic():
         job = claimed.held()
@@ -119,6 +133,7 @@ def _store(
             boxes=[asdict(box) for box in parsed.boxes],
         )
         index.replace_chunks(version, drafts)
+        documents.rename(version.document_id, title=title)
         DocumentVersion.objects.filter(pk=version.pk).update(
             parser=parsed.parser,
             page_count=parsed.page_count,

@@ -61,6 +61,10 @@ from django.conf import settings  # noqa: E402
 
 # Argon2 is slow on purpose; no test is about the strength of a stored password.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# Hashed names need `collectstatic`, which the browser tests run and these do not.
+settings.STORAGES["staticfiles"] = {
+    "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+}
 django.setup()
 
 from django.test import Client  # noqa: E402
@@ -116,8 +120,8 @@ def no_network() -> Iterator[None]:
         check(self, address)
         return connect_ex(self, address)
 
-    socket.socket.connect = guarded_connect  # type: ignore[method-assign]
-    socket.socket.connect_ex = guarded_connect_ex  # type: ignore[method-assign]
+    socket.socket.connect = guarded_connect  # type: ignore[assignment]
+    socket.socket.connect_ex = guarded_connect_ex  # type: ignore[assignment]
     try:
         yield
     finally:

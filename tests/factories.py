@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-import factory
 from django.contrib.auth.models import Group
 from django.core.files.base import ContentFile
 from django.db import transaction
@@ -25,61 +26,48 @@ from ingestion.models import IngestionJob, JobStatus
 PASSWORD = "correct horse battery staple"
 
 
-class GroupFactory(factory.django.DjangoModelFactory[Group]):
-    class Meta:
-        model = Group
-
-    name = factory.Sequence(lambda n: f"group {n}")
+_numbers = itertools.count(1)
 
 
-class UserFactory(factory.django.DjangoModelFactory[User]):
-    """``UserFactory(groups=[…])``; every one has ``PASSWORD``."""
-
-    class Meta:
-        model = User
-        skip_postgeneration_save = True
-
-    email = factory.Sequence(lambda n: f"person{n}@example.com")
-    name = factory.Sequence(lambda n: f"Person {n}")
-
-    @classmethod
-    def _create(cls, model_class: type[User], *args: Any, **kwargs: Any) -> User:
-        groups = kwargs.pop("groups", ())
-        superuser = kwargs.pop("is_superuser", False)
-        make = User.objects.create_superuser if superuser else User.objects.create_user
-        user = make(kwargs.pop("email"), kwargs.pop("password", PASSWORD), **kwargs)
-        user.groups.set(groups)
-        return user
+def make_group(name: str | None = None) -> Group:
+    return Group.objects.create(name=name or f"group {next(_numbers)}")
 
 
-class CollectionFactory(factory.django.DjangoModelFactory[Collection]):
-    """``CollectionFactory(readers=[…], contributors=[…], managers=[…], everyone=Role.READER)``.
+def make_user(
+    *,
+    email: str | None = None,
+    groups: Iterable[Group] = (),
+    is_superuser: bool = False,
+    **fields: Any,
+) -> User:
+    """A person whose password is ``PASSWORD``."""
+    number = next(_numbers)
+    fields = {"name": f"Person {number}", "password": PASSWORD, **fields}
+    make = User.objects.create_superuser if is_superuser else User.objects.create_user
+    user = make(email or f"person{number}@example.com", **fields)
+    user.groups.set(groups)
+    return user
 
-    Members are users or groups. Nobody else has a role, not even whoever made it.
-    """
 
-    class Meta:
-        model = Collection
-        skip_postgeneration_save = True
-
-    name = factory.Sequence(lambda n: f"Collection {n}")
-
-    @classmethod
-    def _create(cls, model_class: type[Collection], *args: Any, **kwargs: Any) -> Collection:
-        members = {
-            Role.READER: kwargs.pop("readers", ()),
-            Role.CONTRIBUTOR: kwargs.pop("contributors", ()),
-            Role.MANAGER: kwargs.pop("managers", ()),
-        }
-        everyone = kwargs.pop("everyone", None)
-        collection = Collection.objects.create(**kwargs)
-        for role, subjects in members.items():
-            for subject in subjects:
-                key = "group" if isinstance(subject, Group) else "user"
-                Grant.objects.create(collection=collection, role=role, **{key: subject})
-        if everyone is not None:
-            Grant.objects.create(collection=collection, role=everyone, everyone=True)
-        return collection
+def make_collection(
+    *,
+    readers: Iterable[User | Group] = (),
+    contributors: Iterable[User | Group] = (),
+    managers: Iterable[User | Group] = (),
+    everyone: Role | None = None,
+    **fields: Any,
+) -> Collection:
+    """A collection with these grants. Nobody else has a role, not even whoever made it."""
+    fields = {"name": f"Collection {next(_numbers)}", **fields}
+    collection = Collection.objects.create(**fields)
+    members = {Role.READER: readers, Role.CONTRIBUTOR: contributors, Role.MANAGER: managers}
+    for role, subjects in members.items():
+        for subject in subjects:
+            key = "group" if isinstance(subject, Group) else "user"
+            Grant.objects.create(collection=collection, role=role, **{key: subject})
+    if everyone is not None:
+        Grant.objects.create(collection=collection, role=everyone, everyone=True)
+    return collection
 
 
 def make_document(
@@ -97,7 +85,7 @@ def make_document(
 
     With ``ready=False`` it stays queued.
     """
-    actor = actor or UserFactory()
+    actor = actor or make_user()
     with transaction.atomic():
         version, _ = documents.store_version(
             collection.pk,
@@ -116,7 +104,8 @@ def make_document(
         IngestionJob.objects.filter(pk=job.pk).update(
             status=JobStatus.READY, stage_done=version.chunk_count or 0
         )
-    return Document.objects.get(pk=version.document_id)
+    document: Document = Document.objects.get(pk=version.document_id)
+    return document
 
 
 def publish(version: DocumentVersion, text: str) -> None:
@@ -160,3 +149,7 @@ def _embed(version_id: UUID, embedder: FakeEmbedder) -> None:
 
 def file_named(name: str, content: bytes) -> ContentFile[bytes]:
     return ContentFile(content, name=name)
+
+
+# Older names of the same functions.
+UserFactory, GroupFactory, CollectionFactory = make_user, make_group, make_collection

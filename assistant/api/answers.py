@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.http.response import HttpResponseBase
@@ -217,7 +217,7 @@ class AnswerEventsView(AsyncAPIView):
         )
         if answer is None:
             raise exceptions.NotFound
-        return cast("UUID", answer)
+        return answer
 
 
 def _position(request: Request) -> int:

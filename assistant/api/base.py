@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar, cast
 from uuid import UUID
 
@@ -35,17 +35,18 @@ _METHODS = ["get", "post", "put", "patch", "delete", "head"]
 class OneRepresentation(BaseContentNegotiation):
     """There is one representation of everything, whatever ``Accept`` says."""
 
-    def select_parser(self, request: Request, parsers: Sequence[BaseParser]) -> BaseParser | None:
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         content_type = (request.content_type or "").split(";")[0].strip().lower()
         return next((p for p in parsers if p.media_type == content_type), None)
 
     def select_renderer(
         self,
         request: Request,
-        renderers: Sequence[BaseRenderer],
+        renderers: Iterable[BaseRenderer],
         format_suffix: str | None = None,
     ) -> tuple[BaseRenderer, str]:
-        return renderers[0], cast("str", renderers[0].media_type)
+        renderer = next(iter(renderers))
+        return renderer, renderer.media_type
 
 
 class ApiView(APIView):
@@ -156,7 +157,7 @@ class AsyncAPIView(ApiView):
     database connection back; while a model thinks, neither a thread nor a connection is held.
     """
 
-    view_is_async = True  # type: ignore[assignment]  # a classproperty in Django
+    view_is_async = True  # a classproperty in Django
 
     async def dispatch(  # type: ignore[override]
         self, request: HttpRequest, *args: Any, **kwargs: Any

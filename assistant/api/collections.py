@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -67,7 +67,7 @@ class GrantBody(serializers.Serializer[Any]):
 
 
 class GrantsBody(BodySerializer):
-    grants = GrantBody(many=True, max_length=1000)
+    grants = serializers.ListField(child=GrantBody(), max_length=1000)
 
 
 def roles_on(user: AnyUser, collections: Iterable[Collection]) -> dict[UUID, Role]:
@@ -212,6 +212,6 @@ class CollectionViewSet(ScopedViewSet):
         return Response(collection_json(collection, role))
 
     @staticmethod
-    def _grants(collection: Collection) -> list[dict[str, Any]]:
+    def _grants(collection: Collection) -> Sequence[dict[str, Any]]:
         rows = Grant.objects.filter(collection=collection).select_related("user", "group")
         return [grant_json(row) for row in rows.order_by("-role", "pk")]

@@ -85,7 +85,7 @@ class BatchResult(serializers.Serializer[Any]):
     external_id = serializers.CharField(allow_null=True)
     id = serializers.UUIDField(required=False)
     status = StatusField(required=False)
-    errors = serializers.DictField(required=False)
+    errors = serializers.DictField(required=False)  # type: ignore[assignment]  # a field, not the property
 
 
 class BatchResults(serializers.Serializer[Any]):
@@ -150,7 +150,7 @@ def document_json(document: Document) -> dict[str, Any]:
     """The newest version's state, and which version answers meanwhile."""
     latest, current = document.latest_version, document.current_version
     assert latest is not None
-    job: IngestionJob = latest.job  # type: ignore[attr-defined]  # ingestion is above documents
+    job: IngestionJob = latest.job
     error = {"code": job.error_code, "detail": job.error_detail} if job.error_code else None
     return {
         "id": str(document.pk),

@@ -237,7 +237,7 @@ class DocumentViewSet(ScopedViewSet):
         return {
             "external_id": sent["external_id"],
             "id": str(version.document_id),
-            "status": version.job.status,  # type: ignore[attr-defined]
+            "status": version.job.status,
         }
 
     @staticmethod

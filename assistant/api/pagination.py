@@ -29,9 +29,13 @@ class NewestFirst(BasePagination):
     max_limit: ClassVar[int] = 200
 
     def paginate_queryset(
-        self, queryset: QuerySet[Any], request: Request, view: APIView | None = None
+        self,
+        queryset: QuerySet[Any] | Sequence[Any],
+        request: Request,
+        view: APIView | None = None,
     ) -> list[Any]:
         """Raises ValidationError for a limit or cursor that this API did not make."""
+        assert isinstance(queryset, QuerySet)
         self._request = request
         self._limit = self._read_limit(request.query_params.get("limit"))
         if cursor := request.query_params.get("cursor"):
@@ -59,7 +63,7 @@ class NewestFirst(BasePagination):
             },
         }
 
-    def get_schema_operation_parameters(self, view: APIView) -> Sequence[dict[str, Any]]:
+    def get_schema_operation_parameters(self, view: APIView) -> list[Any]:
         return [
             {
                 "name": "cursor",

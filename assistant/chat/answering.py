@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from time import perf_counter
 from typing import Any
 from uuid import UUID
@@ -156,16 +155,11 @@ def _citation(turn: Turn, marker: Marker) -> CitationFound | None:
     quote = bind(marker.claim, passage.text)
     if quote is None:
         return None
-    place = passage.locator
     return CitationFound(
         number=marker.number,
         quote=quote.text,
         verified=quote.verified,
-        locator=replace(
-            place,
-            char_start=place.char_start + quote.span.start,
-            char_end=place.char_start + quote.span.end,
-        ).to_json(),
+        locator=passage.locate(quote.span.start, quote.span.end).to_json(),
         document_id=str(passage.document_id),
         version_id=str(passage.version_id),
     )

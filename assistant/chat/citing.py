@@ -19,6 +19,7 @@ _MARKER = re.compile(
     r"|【\s*(?P<harmony>\d{1,3})\s*(?:†[^【】\n]{0,40})?】"
 )
 _QUOTED = re.compile(r"[\"“„«]([^\"”“»\n]{12,400})[\"”“»]")
+_CLOSING = frozenset(".!?。！？")
 # Share of a claim's weight that the quoted words must cover.
 SUPPORT = 0.5
 MAX_QUOTE_CHARACTERS = 400
@@ -116,7 +117,8 @@ def bind(claim: str, source: str) -> Quote | None:
         cleaned = candidate.strip().strip("-*•> ").strip()
         span = find_quote(source, cleaned) if len(cleaned) >= 12 else None
         if span is not None:
-            return _quote(source, span, verified=True)
+            closed = source[span.end : span.end + 1] in _CLOSING
+            return _quote(source, Span(span.start, span.end + closed), verified=True)
     return _best_sentences(claim, source)
 
 

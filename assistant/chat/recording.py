@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.utils import timezone
 
@@ -14,6 +13,7 @@ from assistant.chat.events import CitationFound, Delta, Done, Event, Failed
 from assistant.chat.models import AnswerStatus, Citation, Conversation, Message
 from assistant.chat.presenting import citations_for, is_fully_available
 from assistant.chat.turn import Turn
+from assistant.database import in_database
 from assistant.documents.models import Collection
 from inference.types import ChatMessage, Effort
 
@@ -22,7 +22,7 @@ UNFINISHED = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
 HISTORY_TURNS = 4
 
 
-@sync_to_async
+@in_database
 def claim(answer_id: UUID) -> Turn | None:
     """Take a PENDING answer; None when another process has it, or it is gone."""
     if not Message.objects.filter(pk=answer_id, status=AnswerStatus.PENDING).update(
@@ -65,7 +65,7 @@ def _history(conversation: Conversation, *, before: int) -> list[ChatMessage]:
     return messages
 
 
-@sync_to_async
+@in_database
 def finish(turn: Turn, last: Event) -> None:
     """Store what was said, how it ended, and its citations, once."""
     assert turn.answer_id is not None
@@ -145,7 +145,7 @@ def mark_interrupted(answer_id: UUID, *, text: str) -> None:
     )
 
 
-@sync_to_async
+@in_database
 def replay(answer_id: UUID) -> list[Event] | None:
     """The events of a finished answer, from its row; None while it is not finished.
 

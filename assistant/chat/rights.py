@@ -7,9 +7,9 @@ import hmac
 from collections.abc import Sequence
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 
+from assistant.database import in_database
 from assistant.documents.models import Collection, Document
 from assistant.permissions.policy import AnyUser
 from assistant.retrieval import Passage
@@ -19,7 +19,7 @@ from assistant.users.models import User
 RECHECK_SECONDS = 3.0
 
 
-@sync_to_async
+@in_database
 def still_allowed(user: AnyUser, passages: Sequence[Passage]) -> bool:
     """Whether the account is active and every source is still there for it."""
     if not User.objects.filter(pk=user.pk, is_active=True).exists():
@@ -29,7 +29,7 @@ def still_allowed(user: AnyUser, passages: Sequence[Passage]) -> bool:
     return Document.objects.for_user(fresh).filter(pk__in=wanted).count() == len(wanted)
 
 
-@sync_to_async
+@in_database
 def nothing_found(user: AnyUser, collections: Sequence[UUID] | None) -> str:
     """What to say when no passage came back: how much was searched, and what could be done."""
     documents = Document.objects.for_user(user).filter(current_version__isnull=False)

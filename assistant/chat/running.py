@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import Future
+from contextvars import Context
 from uuid import UUID
+
+from asgiref.sync import ThreadSensitiveContext
 
 from assistant.chat.answering import generate
 
 log = logging.getLogger(__name__)
 
 _loop: asyncio.AbstractEventLoop | None = None
-_running: set[Future[None]] = set()
+_running: set[asyncio.Task[None]] = set()
 
 
 def attach(loop: asyncio.AbstractEventLoop) -> None:
@@ -29,10 +31,9 @@ async def drain(seconds: float) -> None:
     """Let running answers end for a while, then interrupt the rest; new ones are not taken."""
     global _loop
     _loop = None
-    waiting = {asyncio.wrap_future(future) for future in _running}
-    if not waiting:
+    if not _running:
         return
-    _, late = await asyncio.wait(waiting, timeout=seconds)
+    _, late = await asyncio.wait(_running, timeout=seconds)
     for task in late:
         task.cancel()
     if late:
@@ -44,12 +45,23 @@ def start(answer_id: UUID) -> None:
     if _loop is None:
         log.error("no event loop to answer %s on", answer_id)
         return
-    future = asyncio.run_coroutine_threadsafe(generate(answer_id), _loop)
-    _running.add(future)
-    future.add_done_callback(_ended)
+    # Not in the caller's context: it holds the thread that ends with the caller's request.
+    _loop.call_soon_threadsafe(_spawn, answer_id, context=Context())
 
 
-def _ended(future: Future[None]) -> None:
-    _running.discard(future)
-    if not future.cancelled() and (error := future.exception()):
+def _spawn(answer_id: UUID) -> None:
+    task = asyncio.create_task(_detached(answer_id))
+    _running.add(task)
+    task.add_done_callback(_ended)
+
+
+async def _detached(answer_id: UUID) -> None:
+    """With a thread of its own for queries: answers do not wait for each other's."""
+    async with ThreadSensitiveContext():
+        await generate(answer_id)
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    _running.discard(task)
+    if not task.cancelled() and (error := task.exception()):
         log.error("an answer ended with %r", error)

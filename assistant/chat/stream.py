@@ -18,12 +18,12 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import redis.asyncio
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from redis.exceptions import RedisError
 
 from assistant.chat import recording
 from assistant.chat.events import PING, Event, encode, from_json, is_last, to_json
+from assistant.database import in_database
 from assistant.permissions.policy import AnyUser
 from assistant.users.models import User
 
@@ -166,7 +166,7 @@ async def follow(answer_id: UUID, *, user: AnyUser, after: int = 0) -> AsyncGene
                 yield frame
             return
         elif perf_counter() - alive_at > ORPHAN_SECONDS:
-            await sync_to_async(end_orphan)(answer_id)
+            await in_database(end_orphan)(answer_id)
         if perf_counter() - last_sign > HEARTBEAT_SECONDS:
             yield PING
             last_sign = perf_counter()
@@ -203,6 +203,6 @@ async def _is_alive(key: str) -> bool:
         return False
 
 
-@sync_to_async
+@in_database
 def _is_active(user: AnyUser) -> bool:
     return User.objects.filter(pk=cast("User", user).pk, is_active=True).exists()

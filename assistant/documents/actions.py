@@ -221,3 +221,8 @@ def store_text(version_id: UUID, *, text: str, elements: list[Any], boxes: list[
     VersionText.objects.update_or_create(
         version_id=version_id, defaults={"text": text, "elements": elements, "boxes": boxes}
     )
+
+
+def rename(document_id: UUID, *, title: str) -> None:
+    """Show the document under ``title`` from now on."""
+    Document.objects.filter(pk=document_id).exclude(title=title).update(title=title)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class PageBox:
-    """A rectangle on a page; fractions of its width and height, origin top left."""
+    """A rectangle on a page that shows ``[char_start, char_end)`` of the version's text.
+
+    ``x0`` to ``y1`` are fractions of the page's width and height, origin top left.
+    """
 
     page: int
+    char_start: int
+    char_end: int
     x0: float
     y0: float
     x1: float
     y1: float
 
-    def to_json(self) -> dict[str, Any]:
-        return {"page": self.page, "x0": self.x0, "y0": self.y0, "x1": self.x1, "y1": self.y1}
+    def overlaps(self, char_start: int, char_end: int) -> bool:
+        return self.char_start < char_end and self.char_end > char_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +47,14 @@ class Locator:
         if self.page is not None:
             data["page"] = self.page
         if self.boxes:
-            data["boxes"] = [box.to_json() for box in self.boxes]
+            data["boxes"] = [asdict(box) for box in self.boxes]
         return data
+
+    def narrowed(self, char_start: int, char_end: int) -> Locator:
+        """The part that shows ``[char_start, char_end)``, with the boxes of those lines only."""
+        boxes = tuple(box for box in self.boxes if box.overlaps(char_start, char_end))
+        page = boxes[0].page if boxes else self.page
+        return Locator(char_start, char_end, self.heading_path, page, boxes)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Locator:

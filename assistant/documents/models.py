@@ -8,7 +8,6 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from assistant.documents.locators import Locator, PageBox
 from assistant.permissions.querysets import ScopedQuerySet
 from assistant.users.models import User
 
@@ -145,25 +144,6 @@ class VersionText(models.Model):
 
     def __str__(self) -> str:
         return f"text of {self.version_id}"
-
-    def locate(
-        self, char_start: int, char_end: int, *, heading_path: tuple[str, ...] = ()
-    ) -> Locator:
-        """A Locator with page and boxes for ``text[char_start:char_end]``."""
-        boxes = tuple(
-            PageBox(page=b["page"], x0=b["x0"], y0=b["y0"], x1=b["x1"], y1=b["y1"])
-            for b in self.boxes
-            if b["char_start"] < char_end and b["char_end"] > char_start
-        )
-        page = next(
-            (
-                e["page"]
-                for e in self.elements
-                if e["char_start"] < char_end and e["char_end"] > char_start and e.get("page")
-            ),
-            None,
-        )
-        return Locator(char_start, char_end, heading_path, page, boxes)
 
 
 class PendingFileRemoval(models.Model):

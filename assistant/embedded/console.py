@@ -9,8 +9,9 @@ from pathlib import Path
 
 _WIDTH = 240
 _PLAIN_ERROR = re.compile(r"\b(?:ERROR|CRITICAL|FATAL|PANIC)\b|^Traceback")
-# A statement that fails in PostgreSQL is reported by the part that sent it.
-_DATABASE_ERROR = re.compile(r"\b(?:FATAL|PANIC)\b")
+# A statement that fails in PostgreSQL is reported by the part that sent it, and asking whether it
+# is ready makes it say that it is not.
+_DATABASE_ERROR = re.compile(r"\b(?:FATAL|PANIC)\b(?!: +the database system is starting up)")
 
 
 def say(text: str = "") -> None:

@@ -65,6 +65,7 @@ class Group:
     def run_to_end(self, program: Program, *, seconds: float) -> None:
         """Run a program that ends by itself. Raises StartError when it fails or takes longer."""
         child = self.start(program)
+        del self._followers[program.name]  # what it says is shown when it fails
         deadline = time.monotonic() + seconds
         # Out of the group's care: this one is expected to end.
         while child.is_alive() and time.monotonic() < deadline:

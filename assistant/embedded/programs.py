@@ -63,6 +63,7 @@ class Programs:
                 api_key_file=str(api_key_file),
             ),
             env=env,
+            stop_seconds=3,  # it holds nothing; while it loads the model it does not listen
         )
 
     def prepare(self) -> Program:

@@ -106,6 +106,7 @@ class _Run:
         self.programs = Programs(config, run_id=self.ledger.run_id)
         self.ports = _remembered_ports(config.run_dir)
         self.web_port = 0
+        self._began = False
 
     def start(self) -> None:
         """Everything up to a page that answers. Raises StartError or StopRequested."""
@@ -113,6 +114,7 @@ class _Run:
         config = self.config
         _end_leftovers(config)
         self.web_port = choose_web_port(config)
+        self._began = True
         self.ledger.open()
         self.group.catch_signals()
         secret_key = config.env.get("SECRET_KEY", "").strip()
@@ -138,6 +140,9 @@ class _Run:
         self.group.mark_started()
 
     def stop(self) -> None:
+        """Nothing of this run is left afterwards."""
+        if not self._began:
+            return
         say("Stopping.")
         self.group.stop(STOP_STAGES)
         (self.config.run_dir / "services.json").unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import redis
+from celery import current_app
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connection
@@ -19,7 +20,6 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from assistant import engines
-from assistant.celery import app
 from inference.types import EngineError
 from ingestion.models import OPEN_STATUSES, IngestionJob, OutboxEntry
 
@@ -137,7 +137,7 @@ def _broker(name: str) -> Finding:
 def _workers(name: str) -> Finding:
     wanted = {route["queue"] for route in settings.CELERY_TASK_ROUTES.values()}
     wanted.add(settings.CELERY_TASK_DEFAULT_QUEUE)
-    answers = app.control.inspect(timeout=3.0).active_queues() or {}
+    answers = current_app.control.inspect(timeout=3.0).active_queues() or {}
     served = {queue["name"] for queues in answers.values() for queue in queues}
     if missing := sorted(wanted - served):
         return Finding(

@@ -50,7 +50,8 @@ class PendingChunk:
 def active_space(spec: EmbeddingSpec) -> EmbeddingSpace:
     """The space of this model, made with its HNSW index when the model is new to the site.
 
-    Raises EngineError ``embedder_mismatch`` when another model's space is active: vectors never mix.
+    Raises EngineError ``embedder_mismatch`` when another model's space is active: vectors must
+    never mix.
     """
     active = EmbeddingSpace.objects.filter(is_active=True).first()
     if active is not None:

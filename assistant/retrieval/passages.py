@@ -22,7 +22,10 @@ JOIN_GAP_CHARACTERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What retrieval returns; never saved. ``text`` is the slice that ``locator`` names."""
+    """What retrieval returns; never saved. ``text`` is the slice that ``locator`` names.
+
+    ``parts`` are the places of the chunks that were joined into it, ascending.
+    """
 
     document_id: UUID
     external_id: str | None
@@ -37,6 +40,15 @@ class Passage:
     text: str
     score: float
     locator: Locator
+    parts: tuple[Locator, ...]
+
+    def locate(self, start: int, end: int) -> Locator:
+        """Where ``text[start:end]`` stands in the version, with its own headings and boxes."""
+        char_start = self.locator.char_start + start
+        char_end = self.locator.char_start + end
+        part = next((p for p in reversed(self.parts) if p.char_start <= char_start), self.locator)
+        boxes = replace(part, boxes=self.locator.boxes)
+        return boxes.narrowed(char_start, char_end)
 
 
 def load(ranking: Sequence[Ranked], *, scope: Scope) -> list[Passage]:
@@ -78,11 +90,10 @@ def _passage(row: Sequence[Any], score: float) -> Passage:
         heading_path=tuple(heading_path),
         page=page,
         boxes=tuple(
-            PageBox(box["page"], box["x0"], box["y0"], box["x1"], box["y1"])
-            for box in _as_json(boxes)
+            PageBox(**box) for box in _as_json(boxes)
         ),
     )
-    return Passage(*fields, text=text, score=score, locator=locator)
+    return Passage(*fields, text=text, score=score, locator=locator, parts=(locator,))
 
 
 def _as_json(value: Any) -> list[dict[str, Any]]:
@@ -138,4 +149,10 @@ def _joined(first: Passage, second: Passage) -> Passage:
         page=a.page,
         boxes=tuple(dict.fromkeys(a.boxes + b.boxes)),
     )
-    return replace(first, text=text, score=max(first.score, second.score), locator=locator)
+    return replace(
+        first,
+        text=text,
+        score=max(first.score, second.score),
+        locator=locator,
+        parts=first.parts + second.parts,
+    )

@@ -8,10 +8,8 @@ from time import perf_counter
 from typing import Any, Literal
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
-from django.db import connection
-
 from assistant import engines
+from assistant.database import in_database, release_connection
 from assistant.permissions.policy import AnyUser
 from assistant.retrieval import keyword, passages, vector
 from assistant.retrieval.fusion import fuse
@@ -67,7 +65,7 @@ def search(
     started = perf_counter()
     vectors = None
     if mode != "keyword":
-        _release_connection()
+        release_connection()
         vectors = engines.embedder().embed([query], kind="query")
     return _ranked(query, vectors, started, user, collections, limit, mode, filters, rerank, budget)
 
@@ -88,15 +86,9 @@ async def asearch(
     vectors = None
     if mode != "keyword":
         vectors = await engines.embedder().aembed([query], kind="query")
-    return await sync_to_async(_ranked)(
+    return await in_database(_ranked)(
         query, vectors, started, user, collections, limit, mode, filters, rerank, budget
     )
-
-
-def _release_connection() -> None:
-    """Give a pooled connection back, unless a transaction needs it."""
-    if not connection.in_atomic_block:
-        connection.close()
 
 
 def _ranked(
@@ -127,7 +119,7 @@ def _ranked(
     found = passages.load(ranking[: max(limit, 40) if reranker else limit], scope=scope)
     clock.lap("load")
     if reranker is not None and found:
-        _release_connection()
+        release_connection()
         scores = reranker.rerank(query, [passage.text for passage in found])
         found = [
             replace(passage, score=score)

@@ -6,7 +6,7 @@ from typing import NoReturn
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.shortcuts import get_object_or_404
 
 from assistant.audit.models import record
@@ -37,7 +37,7 @@ def collection_for(user: User, pk: UUID, role: Role, *, action: str) -> Collecti
 
 
 def readable_document(user: User, pk: UUID) -> Document:
-    documents = Document.objects.for_user(user).select_related(
+    documents: QuerySet[Document] = Document.objects.for_user(user).select_related(
         "collection", "current_version", "latest_version__job"
     )
     return get_object_or_404(documents, pk=pk)

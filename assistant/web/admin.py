@@ -30,7 +30,7 @@ class UserForm(UserChangeForm[User]):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(DjangoUserAdmin[User]):
     """People are deactivated, not deleted: their documents and the audit trail name them."""
 
     form = UserForm

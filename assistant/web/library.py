@@ -125,7 +125,7 @@ def documents_of(
     collection: Collection, *, user: User, name: str = "", status: str = ""
 ) -> QuerySet[Document]:
     """Newest first; an unknown ``status`` is no filter."""
-    documents = (
+    documents: QuerySet[Document] = (
         Document.objects.for_user(user)
         .filter(collection=collection)
         .select_related("latest_version__job", "current_version")

@@ -34,6 +34,11 @@ class Block:
     page_mark: int | None = None
 
     @property
+    def line(self) -> Line:
+        """Of everything but lists and tables."""
+        return self.lines[0][1]
+
+    @property
     def tag(self) -> str:
         """The page's own title is h1, so the document's headings start at h2."""
         return f"h{min(self.level + 1, 6)}"

@@ -1,12 +1,15 @@
 """Many requests, one model: batches across requests, queries before bulk.
 
 One thread owns the model. Between two batches it looks at the query lane first, so a query waits
-for at most one bulk batch; bulk batches are therefore kept small by padded tokens. Bulk texts are
-drawn in arrival order into a run, and the run is batched by length so that padding costs little.
+for at most one bulk batch. While people are asking, bulk batches are therefore kept small by padded
+tokens; when nobody has asked for a while they grow, because small batches cost processor time
+(twice as much on a busy two-core machine, where threads wait for each other more often). Bulk
+texts are drawn in arrival order into a run, and the run is batched by length so that padding costs little.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -22,6 +25,7 @@ from inference.types import Vectors
 Lane = Literal["query", "bulk"]
 LANES: Final[tuple[Lane, Lane]] = ("query", "bulk")
 _RUN_TEXTS: Final = 512
+_QUIET_SECONDS: Final = 10.0
 
 
 class BatchEncoder(Protocol):
@@ -72,18 +76,25 @@ _Item = tuple[Job, int]
 
 
 class Batcher:
-    """Owns the model thread. ``submit`` from any thread; cancel the future to drop queued work."""
+    """Owns the model thread. ``submit`` from any thread; cancel the future to drop queued work.
+
+    A batch holds at most ``batch_texts`` texts and ``batch_tokens`` padded tokens, or
+    ``quiet_batch_tokens`` when no query came for ten seconds.
+    """
 
     def __init__(
         self,
         load: Callable[[], BatchEncoder],
         *,
         batch_tokens: int = 2048,
+        quiet_batch_tokens: int = 8192,
         batch_texts: int = 32,
         max_queued: dict[Lane, int] | None = None,
     ) -> None:
         self._load = load
         self._batch_tokens = batch_tokens
+        self._quiet_batch_tokens = max(batch_tokens, quiet_batch_tokens)
+        self._asked_at = -math.inf
         self._batch_texts = batch_texts
         self._max_queued: dict[Lane, int] = max_queued or {"query": 512, "bulk": 4096}
         self._lanes: dict[Lane, deque[_Item]] = {lane: deque() for lane in LANES}
@@ -119,6 +130,8 @@ class Batcher:
             # An empty lane takes any request, or one larger than the lane could never be served.
             if waiting and waiting + len(texts) > self._max_queued[lane]:
                 raise QueueFullError(self._seconds_for(waiting))
+            if lane == "query":
+                self._asked_at = job.arrived
             self._lanes[lane].extend((job, index) for index in range(len(texts)))
             self._wake.notify()
         return job.future
@@ -194,7 +207,9 @@ class Batcher:
     def _fitting(self, items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
         """Split longest-first items where padding to the longest would pass the budget."""
         longest = max(1, _length(items[0]))
-        count = max(1, min(self._batch_texts, self._batch_tokens // longest))
+        quiet = time.monotonic() - self._asked_at > _QUIET_SECONDS
+        tokens = self._quiet_batch_tokens if quiet else self._batch_tokens
+        count = max(1, min(self._batch_texts, tokens // longest))
         return items[:count], items[count:]
 
     def _encode(self, encoder: BatchEncoder, batch: list[_Item]) -> None:

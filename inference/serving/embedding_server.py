@@ -346,6 +346,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=get_args(DType), default="auto")
     parser.add_argument("--threads", type=int, help="threads of one forward pass; default all")
     parser.add_argument("--batch-tokens", type=int, default=2048, help="padded tokens of a batch")
+    parser.add_argument(
+        "--quiet-batch-tokens", type=int, default=8192, help="the same while nobody asks"
+    )
     parser.add_argument("--batch-texts", type=int, default=32)
     return parser.parse_args(argv)
 
@@ -371,7 +374,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.info("%s is ready on %s in %s", model.name, encoder.device, encoder.dtype)
         return encoder
 
-    batcher = Batcher(load, batch_tokens=arguments.batch_tokens, batch_texts=arguments.batch_texts)
+    batcher = Batcher(
+        load,
+        batch_tokens=arguments.batch_tokens,
+        quiet_batch_tokens=arguments.quiet_batch_tokens,
+        batch_texts=arguments.batch_texts,
+    )
     service = EmbeddingService(model, batcher, api_key=api_key)
     server = uvicorn.Server(
         uvicorn.Config(

@@ -24,6 +24,9 @@ _MARKDOWN: Final = MarkdownIt("commonmark", {"html": True}).enable(["table", "st
 _FRONT_MATTER: Final = re.compile(r"\A---[ \t]*\n(.*?\n)?(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE: Final = re.compile(r"^title:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
 _KRAMDOWN_ATTRIBUTES: Final = re.compile(r"^[ \t]*\{:[^}\n]*\}[ \t]*$", re.MULTILINE)
+# Static site generators put template tags where a link's address goes, with spaces in them.
+_LIQUID_LINK: Final = re.compile(r"\]\([ \t]*\{[%{][^\n]{0,300}?[%}]\}[^)\s]{0,300}\)")
+_LIQUID_TAG: Final = re.compile(r"\{%-?[ \t]*[^%{}\n]{0,300}%\}")
 _MAIL_HEADERS: Final = ("From", "To", "Cc", "Date")
 
 
@@ -36,7 +39,8 @@ def parse_markdown(data: bytes) -> Extraction:
         if found := _FRONT_TITLE.search(match[1] or ""):
             title = found[1].strip("\"'")
         text = text[match.end() :]
-    _, blocks = blocks_from_html(_MARKDOWN.render(_KRAMDOWN_ATTRIBUTES.sub("", text)))
+    text = _KRAMDOWN_ATTRIBUTES.sub("", _LIQUID_LINK.sub("](#)", text))
+    _, blocks = blocks_from_html(_MARKDOWN.render(_LIQUID_TAG.sub("", text)))
     return Extraction(
         blocks, "markdown-it+unstructured", title=title, metadata={"encoding": encoding}
     )

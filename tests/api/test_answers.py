@@ -14,7 +14,7 @@ from assistant.permissions.models import Grant
 from inference.fakes import say
 from inference.types import EngineError
 from tests.api.calls import JSON, problem
-from tests.factories import CollectionFactory, UserFactory, make_document
+from tests.factories import make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db
 ANSWERS = "/api/v1/answers/"
@@ -25,12 +25,12 @@ QUESTION = {"question": "When does the canteen open?"}
 @pytest.fixture
 def ada(as_caller: Any, fake_llm: Any) -> Any:
     fake_llm.scripts = [say("The canteen opens at noon [1].")]
-    return as_caller(UserFactory())
+    return as_caller(make_user())
 
 
 @pytest.fixture
 def document(ada: Any) -> Any:
-    return make_document(CollectionFactory(readers=[ada.user]))
+    return make_document(make_collection(readers=[ada.user]))
 
 
 def stored_answer(ada: Any, document: Any) -> Message:
@@ -102,7 +102,7 @@ def test_without_sources_it_abstains(ada: Any, fake_llm: Any) -> None:
 
 
 def test_nothing_of_others_reaches_the_model(ada: Any, fake_llm: Any, document: Any) -> None:
-    make_document(CollectionFactory(), text="The secret canteen opens at ten.", title="Secret")
+    make_document(make_collection(), text="The secret canteen opens at ten.", title="Secret")
     ada.with_token("read").post(ANSWERS, QUESTION, **JSON)
     (request,) = fake_llm.requests
     assert [source.title for source in request.sources] == ["Canteen"]
@@ -110,7 +110,7 @@ def test_nothing_of_others_reaches_the_model(ada: Any, fake_llm: Any, document: 
 
 
 def test_foreign_collections_are_404_with_and_without_stream(ada: Any) -> None:
-    hidden = str(CollectionFactory().pk)
+    hidden = str(make_collection().pk)
     for stream in (False, True):
         body = {**QUESTION, "collections": [hidden], "stream": stream}
         problem(ada.with_token("read").post(ANSWERS, body, **JSON), 404)
@@ -134,11 +134,11 @@ async def test_a_streamed_answer(as_caller: Any, fake_llm: Any) -> None:
     from asgiref.sync import sync_to_async
 
     fake_llm.scripts = [say("The canteen opens at noon [1].")]
-    caller = as_caller(await sync_to_async(UserFactory)())
-    collection = await sync_to_async(CollectionFactory)(readers=[caller.user])
+    caller = as_caller(await sync_to_async(make_user)())
+    collection = await sync_to_async(make_collection)(readers=[caller.user])
     await sync_to_async(make_document)(collection)
     token = await sync_to_async(caller.token)("read")
-    answer = await AsyncClient().post(
+    answer: Any = await AsyncClient().post(
         ANSWERS,
         {**QUESTION, "stream": True},
         headers={"Authorization": f"Bearer {token}"},
@@ -167,11 +167,11 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(as_caller: Any, fak
 
     lost = EngineError("llm_lost", "The connection broke.", retryable=True)
     fake_llm.scripts = [[*say("The canteen", finish=False), lost]]
-    caller = as_caller(await sync_to_async(UserFactory)())
-    collection = await sync_to_async(CollectionFactory)(readers=[caller.user])
+    caller = as_caller(await sync_to_async(make_user)())
+    collection = await sync_to_async(make_collection)(readers=[caller.user])
     await sync_to_async(make_document)(collection)
     token = await sync_to_async(caller.token)("read")
-    answer = await AsyncClient().post(
+    answer: Any = await AsyncClient().post(
         ANSWERS,
         {**QUESTION, "stream": True},
         headers={"Authorization": f"Bearer {token}"},
@@ -223,7 +223,7 @@ def test_the_same_idempotency_key_asks_once(ada: Any) -> None:
 
 
 def test_foreign_collections_make_no_conversation(ada: Any) -> None:
-    hidden = str(CollectionFactory().pk)
+    hidden = str(make_collection().pk)
     client = ada.with_token()
     problem(client.post(CONVERSATIONS, {"collections": [hidden]}, **JSON), 404)
     assert not Conversation.objects.exists()
@@ -273,7 +273,7 @@ def test_answers_of_others_are_404_for_everything_even_for_an_administrator(
 ) -> None:
     answer = stored_answer(ada, document)
     question = answer.conversation.messages.get(ordinal=1)
-    for other in (UserFactory(), UserFactory(is_superuser=True)):
+    for other in (make_user(), make_user(is_superuser=True)):
         client = as_caller(other).with_token()
         for key in (answer.pk, question.pk, "00000000-0000-4000-8000-000000000000"):
             for call in (
@@ -306,13 +306,13 @@ def test_a_bad_position_in_the_stream(ada: Any, document: Any, position: str) ->
 async def test_events_of_a_finished_answer_are_replayed(as_caller: Any, fake_embedder: Any) -> None:
     from asgiref.sync import sync_to_async
 
-    caller = as_caller(await sync_to_async(UserFactory)())
-    collection = await sync_to_async(CollectionFactory)(readers=[caller.user])
+    caller = as_caller(await sync_to_async(make_user)())
+    collection = await sync_to_async(make_collection)(readers=[caller.user])
     document = await sync_to_async(make_document)(collection)
     answer = await sync_to_async(stored_answer)(caller, document)
     token = await sync_to_async(caller.token)("read")
     for headers in ({}, {"Last-Event-ID": "3"}):
-        reply = await AsyncClient().get(
+        reply: Any = await AsyncClient().get(
             f"{ANSWERS}{answer.pk}/events",
             headers={"Authorization": f"Bearer {token}", **headers},
         )

@@ -12,7 +12,7 @@ from django.utils import timezone
 from assistant.documents.models import Collection
 from assistant.users.models import ApiToken
 from tests.api.calls import JSON, problem
-from tests.factories import UserFactory
+from tests.factories import make_user
 
 pytestmark = pytest.mark.django_db
 URL = "/api/v1/collections/"
@@ -47,7 +47,7 @@ def test_no_credential_is_401_with_a_challenge() -> None:
     ],
 )
 def test_a_bad_header_is_401_even_beside_a_good_session(as_caller: Any, header: str) -> None:
-    caller = as_caller(UserFactory())
+    caller = as_caller(make_user())
     session = caller.with_session()
     value = header.format(token=caller.token("read"))
     answer = session.get(URL, headers={"Authorization": value})
@@ -57,7 +57,7 @@ def test_a_bad_header_is_401_even_beside_a_good_session(as_caller: Any, header: 
 
 @pytest.mark.parametrize("change", ["expired", "revoked", "deactivated", "deleted"])
 def test_a_dead_token_is_401_at_once(as_caller: Any, change: str) -> None:
-    user = UserFactory()
+    user = make_user()
     row, token = ApiToken.generate(user, scopes=["read", "write"])
     client = client_with(f"Bearer {token}")
     assert client.get(URL).status_code == 200
@@ -75,7 +75,7 @@ def test_a_dead_token_is_401_at_once(as_caller: Any, change: str) -> None:
 
 
 def test_tokens_travel_in_no_other_way(as_caller: Any) -> None:
-    token = as_caller(UserFactory()).token("read", "write")
+    token = as_caller(make_user()).token("read", "write")
     client = Client()
     for query in ("token", "access_token", "api_key", "key", "Authorization"):
         problem(client.get(f"{URL}?{query}={token}"), 401)
@@ -87,7 +87,7 @@ def test_tokens_travel_in_no_other_way(as_caller: Any) -> None:
 
 
 def test_a_read_token_reads_and_writes_nothing(as_caller: Any) -> None:
-    client = as_caller(UserFactory()).with_token("read")
+    client = as_caller(make_user()).with_token("read")
     assert client.get(URL).status_code == 200
     refused = problem(client.post(URL, {"name": "x"}, **JSON), 403)
     assert "write" in refused["detail"]
@@ -95,13 +95,13 @@ def test_a_read_token_reads_and_writes_nothing(as_caller: Any) -> None:
 
 
 def test_a_write_token_does_not_read(as_caller: Any) -> None:
-    client = as_caller(UserFactory()).with_token("write")
+    client = as_caller(make_user()).with_token("write")
     problem(client.get(URL), 403)
     assert client.post(URL, {"name": "x"}, **JSON).status_code == 201
 
 
 def test_a_token_ignores_the_cookies_beside_it(as_caller: Any) -> None:
-    ada, bob = as_caller(UserFactory()), as_caller(UserFactory())
+    ada, bob = as_caller(make_user()), as_caller(make_user())
     session = ada.with_session(enforce_csrf=True)
     header = {"Authorization": f"Bearer {bob.token('read', 'write')}"}
     made = session.post(URL, {"name": "Bob's"}, headers=header, **JSON)  # and needs no CSRF token
@@ -110,7 +110,7 @@ def test_a_token_ignores_the_cookies_beside_it(as_caller: Any) -> None:
 
 
 def test_a_session_reads_and_writes_only_with_the_csrf_token(as_caller: Any) -> None:
-    session = as_caller(UserFactory()).with_session(enforce_csrf=True)
+    session = as_caller(make_user()).with_session(enforce_csrf=True)
     assert session.get(URL).status_code == 200
     refused = problem(session.post(URL, {"name": "x"}, **JSON), 403)
     assert "CSRF" in refused["detail"]
@@ -124,7 +124,7 @@ def test_a_session_reads_and_writes_only_with_the_csrf_token(as_caller: Any) -> 
 
 
 def test_a_deactivated_user_has_no_session(as_caller: Any) -> None:
-    user = UserFactory()
+    user = make_user()
     session = as_caller(user).with_session()
     assert session.get(URL).status_code == 200
     user.is_active = False

@@ -12,7 +12,7 @@ from pypdf import PdfWriter
 
 from assistant.documents.models import Document
 from tests.api.calls import JSON, problem
-from tests.factories import CollectionFactory, UserFactory, file_named, make_document
+from tests.factories import file_named, make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db
 URL = "/api/v1/documents/"
@@ -50,12 +50,12 @@ def _bomb() -> bytes:
 
 @pytest.fixture
 def ada(as_caller: Any) -> Any:
-    return as_caller(UserFactory())
+    return as_caller(make_user())
 
 
 @pytest.fixture
 def collection(ada: Any) -> Any:
-    return CollectionFactory(contributors=[ada.user])
+    return make_collection(contributors=[ada.user])
 
 
 @pytest.mark.parametrize(

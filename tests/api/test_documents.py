@@ -12,7 +12,7 @@ from assistant.audit.models import AuditEvent
 from assistant.documents.models import Document, DocumentVersion
 from ingestion.models import IngestionJob, JobStatus
 from tests.api.calls import JSON, problem
-from tests.factories import CollectionFactory, UserFactory, file_named, make_document
+from tests.factories import file_named, make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db
 URL = "/api/v1/documents/"
@@ -21,12 +21,12 @@ TEXT = b"# Canteen\n\nThe canteen opens at noon.\n"
 
 @pytest.fixture
 def ada(as_caller: Any) -> Any:
-    return as_caller(UserFactory())
+    return as_caller(make_user())
 
 
 @pytest.fixture
 def collection(ada: Any) -> Any:
-    return CollectionFactory(contributors=[ada.user])
+    return make_collection(contributors=[ada.user])
 
 
 def upload(client: Any, collection: Any, **fields: Any) -> Any:
@@ -84,8 +84,8 @@ def test_without_external_id_every_upload_is_a_document(ada: Any, collection: An
 
 
 def test_a_reader_may_not_upload_and_a_stranger_finds_nothing(as_caller: Any) -> None:
-    reader, stranger = as_caller(UserFactory()), as_caller(UserFactory())
-    collection = CollectionFactory(readers=[reader.user])
+    reader, stranger = as_caller(make_user()), as_caller(make_user())
+    collection = make_collection(readers=[reader.user])
     assert "contributor" in problem(upload(reader.with_token(), collection), 403)["detail"]
     hidden = upload(stranger.with_token(), collection)
     absent = stranger.with_token().post(
@@ -166,16 +166,16 @@ def test_a_batch_has_one_to_five_hundred(ada: Any, collection: Any, documents: o
 
 
 def test_a_batch_for_a_collection_of_others_is_404(ada: Any) -> None:
-    body = {"collection": str(CollectionFactory().pk), "documents": [{"external_id": "a"}]}
+    body = {"collection": str(make_collection().pk), "documents": [{"external_id": "a"}]}
     problem(ada.with_token().post(f"{URL}batch/", body, **JSON), 404)
 
 
 def test_the_list_and_its_filters(ada: Any, collection: Any) -> None:
     client = ada.with_token()
-    other = CollectionFactory(readers=[ada.user])
+    other = make_collection(readers=[ada.user])
     canteen = make_document(collection, title="Canteen", external_id="f/1")
     parking = make_document(other, title="Parking", external_id="f/2", ready=False)
-    make_document(CollectionFactory(), title="Canteen of others")
+    make_document(make_collection(), title="Canteen of others")
 
     def ids(query: str = "") -> list[str]:
         return [row["id"] for row in client.get(f"{URL}?{query}").json()["results"]]
@@ -186,7 +186,7 @@ def test_the_list_and_its_filters(ada: Any, collection: Any) -> None:
     assert ids("q=CANT") == [str(canteen.pk)]
     assert ids("q=f%2F2") == [str(parking.pk)]
     assert ids("q=%25") == []
-    problem(client.get(f"{URL}?collection={CollectionFactory().pk}"), 404)
+    problem(client.get(f"{URL}?collection={make_collection().pk}"), 404)
     problem(client.get(f"{URL}?status=lost"), 400)
     problem(client.get(f"{URL}?q=%00"), 400)
 

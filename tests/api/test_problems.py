@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from assistant.api import base
 from tests.api.calls import JSON, problem
-from tests.factories import CollectionFactory, UserFactory, make_document
+from tests.factories import make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db
 URL = "/api/v1/collections/"
@@ -20,7 +20,7 @@ ABSENT = "00000000-0000-4000-8000-000000000000"
 
 @pytest.fixture
 def client(as_caller: Any) -> Any:
-    return as_caller(UserFactory()).with_token()
+    return as_caller(make_user()).with_token()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_an_undeclared_method_is_405(client: Any, method: str) -> None:
 
 
 def test_hidden_absent_malformed_and_unknown_addresses_answer_alike(client: Any) -> None:
-    hidden = CollectionFactory()
+    hidden = make_collection()
     document = make_document(hidden)
     addresses = [
         f"{URL}{hidden.pk}/",

@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.urls import get_resolver
 from openapi_spec_validator import validate
 
-from tests.factories import UserFactory
+from tests.factories import make_user
 
 OPERATIONS = {
     "answer", "answer_events", "ask", "cancel_document", "create_collection",
@@ -24,7 +24,7 @@ OPERATIONS = {
 
 @pytest.fixture
 def schema(db: None, as_caller: Any) -> dict[str, Any]:
-    answer = as_caller(UserFactory()).with_token("read").get("/api/schema/")
+    answer = as_caller(make_user()).with_token("read").get("/api/schema/")
     assert answer.status_code == 200
     found: dict[str, Any] = answer.json()
     return found
@@ -51,7 +51,7 @@ def test_it_names_every_operation(schema: dict[str, Any]) -> None:
 
 
 def test_it_has_every_route_of_the_api(schema: dict[str, Any]) -> None:
-    resolver = next(part for part in get_resolver().url_patterns if str(part.pattern) == "api/")
+    resolver: Any = next(p for p in get_resolver().url_patterns if str(p.pattern) == "api/")
     routes = {
         "/api/" + str(part.pattern).replace("<uuid:pk>", "{id}")
         for part in resolver.url_patterns

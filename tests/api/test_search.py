@@ -8,7 +8,7 @@ import pytest
 
 from inference.types import EngineError
 from tests.api.calls import JSON, problem
-from tests.factories import CollectionFactory, UserFactory, make_document
+from tests.factories import make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db
 URL = "/api/v1/search/"
@@ -16,12 +16,12 @@ URL = "/api/v1/search/"
 
 @pytest.fixture
 def ada(as_caller: Any, fake_embedder: Any) -> Any:
-    return as_caller(UserFactory())
+    return as_caller(make_user())
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
 def test_the_shape_of_a_result(ada: Any, mode: str) -> None:
-    collection = CollectionFactory(readers=[ada.user])
+    collection = make_collection(readers=[ada.user])
     document = make_document(
         collection,
         text="Badges are made at the desk.\n\nThe canteen opens at noon.",
@@ -48,8 +48,8 @@ def test_the_shape_of_a_result(ada: Any, mode: str) -> None:
 
 
 def test_only_what_the_caller_may_read_and_names(ada: Any) -> None:
-    mine, other = (CollectionFactory(readers=[ada.user]) for _ in range(2))
-    hidden = CollectionFactory()
+    mine, other = (make_collection(readers=[ada.user]) for _ in range(2))
+    hidden = make_collection()
     for collection in (mine, other, hidden):
         make_document(collection)
     client = ada.with_token("read")
@@ -75,7 +75,7 @@ def test_only_what_the_caller_may_read_and_names(ada: Any) -> None:
 
 
 def test_filters_narrow(ada: Any) -> None:
-    collection = CollectionFactory(readers=[ada.user])
+    collection = make_collection(readers=[ada.user])
     first, _ = (make_document(collection, title=title) for title in ("First", "Second"))
     client = ada.with_token("read")
     body = {"query": "canteen", "filters": {"document_ids": [str(first.pk)]}}

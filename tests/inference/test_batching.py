@@ -34,6 +34,7 @@ class Rig:
         self.batcher = Batcher(
             lambda: self.model,
             batch_tokens=20,
+            quiet_batch_tokens=40,
             batch_texts=4,
             max_queued={"query": 4, "bulk": 10},
         )
@@ -83,15 +84,24 @@ def test_queries_go_before_bulk_that_came_earlier(rig: Rig) -> None:
 
 def test_batches_are_sorted_and_bounded_by_padded_tokens(rig: Rig) -> None:
     rig.hold()
+    rig.submit("q", lane="query")
     future = rig.submit("a", "b" * 10, "c", "d" * 9, "e" * 30, "f", "g", "h")
     rig.release()
     future.result(5)
-    assert rig.model.batches[1:] == [
+    assert rig.model.batches[2:] == [
         ["e" * 30],
         ["b" * 10, "d" * 9],
         ["a", "c", "f", "g"],
         ["h"],
     ]
+
+
+def test_batches_grow_while_nobody_asks(rig: Rig) -> None:
+    rig.hold()
+    future = rig.submit(*["b" * 10] * 4)
+    rig.release()
+    future.result(5)
+    assert [len(batch) for batch in rig.model.batches] == [1, 4]
 
 
 def test_texts_of_many_requests_share_a_batch(rig: Rig) -> None:

@@ -261,7 +261,7 @@ async def test_leaving_ends_the_upstream_request(how: str) -> None:
         if how == "close":
             await stream.aclose()
         else:
-            waiting = asyncio.ensure_future(anext(stream))  # type: ignore[arg-type]
+            waiting = asyncio.ensure_future(anext(stream))
             await asyncio.sleep(0.05)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)

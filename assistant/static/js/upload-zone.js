@@ -68,7 +68,8 @@ class UploadZone extends HTMLElement {
   #add(files) {
     // .DS_Store, .git and the like are never meant.
     const wanted = files.filter(({ path }) => !path.split("/").some((part) => part.startsWith(".")));
-    if (files.length > wanted.length) toast(`${files.length - wanted.length} hidden files were left out.`);
+    const left = files.length - wanted.length;
+    if (left) toast(left === 1 ? "1 hidden file was left out." : `${left} hidden files were left out.`);
     if (!wanted.length) return;
     this.list.hidden = false;
     for (const { file, path } of wanted) {

@@ -91,7 +91,7 @@ def remove_token(request: SignedInRequest, pk: UUID) -> HttpResponse:
 
 def _page(
     request: SignedInRequest,
-    password_form: PasswordChangeForm[User],
+    password_form: PasswordChangeForm,
     token_form: TokenForm,
     *,
     new_token: str = "",

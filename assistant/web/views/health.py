@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 import redis.asyncio
 from asgiref.sync import sync_to_async
@@ -74,7 +73,7 @@ async def _broker() -> bool:
         settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=2
     )
     try:
-        return bool(await cast("Awaitable[bool]", client.ping()))
+        return bool(await client.ping())
     finally:
         await client.aclose()
 

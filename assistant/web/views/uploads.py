@@ -50,7 +50,7 @@ def upload(request: SignedInRequest, pk: UUID) -> HttpResponse:
 
 
 def _accept(
-    request: SignedInRequest, target: Collection, file: UploadedFile, path: str
+    request: SignedInRequest, target: Collection, file: UploadedFile[bytes], path: str
 ) -> tuple[int, dict[str, Any]]:
     name = file.name or "file"
     assert file.file is not None

@@ -1,0 +1,39 @@
+"""Connections are borrowed for a query, never held while something else is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections, connection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def release_connection() -> None:
+    """Give this thread's connection back to the pool, unless a transaction needs it."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+def in_database(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """Run a function that queries in a thread, and give its connection back when it returns.
+
+    Outside a request nobody else would: an answer that streams for minutes, or two hundred of
+    them, must not keep a connection each.
+    """
+
+    def query(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            close_old_connections()
+
+    @wraps(function)
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await sync_to_async(query)(*args, **kwargs)
+
+    return wrapper

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from assistant.chat.citing import Marker, MarkerParser, bind
+
+KNOWN = frozenset({1, 2, 3})
+
+
+def shown(pieces: list[str | Marker]) -> str:
+    return "".join(p if isinstance(p, str) else f"[{p.number}]" for p in pieces)
+
+
+def parse(text: str, *, cuts: list[int] | None = None) -> tuple[str, list[int]]:
+    parser = MarkerParser(KNOWN)
+    edges = [0, *(cuts or []), len(text)]
+    pieces: list[str | Marker] = []
+    for start, end in zip(edges, edges[1:], strict=False):
+        pieces.extend(parser.feed(text[start:end]))
+    pieces.extend(parser.finish())
+    return shown(pieces), [p.number for p in pieces if isinstance(p, Marker)]
+
+
+@pytest.mark.parametrize(
+    ("raw", "text", "numbers"),
+    [
+        ("Five days [1].", "Five days [1].", [1]),
+        ("Five [1, 2] days", "Five [1][2] days", [1, 2]),
+        ("Five 【2†L1-L3】 days", "Five [2] days", [2]),
+        ("Five【3】", "Five[3]", [3]),
+        ("Five ［1］", "Five [1]", [1]),
+        ("Five [9] days", "Five  days", []),
+        ("Five [1][9][2]", "Five [1][2]", [1, 2]),
+        ("`a[1]` is code", "`a[1]` is code", []),
+        ("a [link](x) stays", "a [link](x) stays", []),
+        ("an open [bracket", "an open [bracket", []),
+        ("[1](https://evil.example)", "[1](https://evil.example)", []),
+    ],
+)
+def test_markers_come_out_in_one_form(raw: str, text: str, numbers: list[int]) -> None:
+    assert parse(raw) == (text, numbers)
+
+
+def test_borders_between_deltas_change_nothing() -> None:
+    raw = "One [1]. Two 【2†L10-L12】 and three [1, 3]; `x[2]` is code. Unknown [77] goes."
+    expected = parse(raw)
+    choose = random.Random(7)
+    for _ in range(300):
+        cuts = sorted(choose.sample(range(1, len(raw)), choose.randint(1, 20)))
+        assert parse(raw, cuts=cuts) == expected
+    assert parse(raw, cuts=list(range(1, len(raw)))) == expected
+
+
+def test_a_marker_carries_the_sentence_it_stands_behind() -> None:
+    parser = MarkerParser(KNOWN)
+    pieces = list(parser.feed("Cats sleep. Dogs bark [2], and birds sing.[1]"))
+    assert [p.claim for p in pieces if isinstance(p, Marker)] == [
+        "Dogs bark",
+        "Dogs bark , and birds sing.",
+    ]
+
+
+SOURCE = (
+    "Employees accrue four hours of leave each pay period. After three years they accrue six"
+    " hours. Requests go to the supervisor. The canteen opens at noon."
+)
+
+
+def test_a_verbatim_sentence_is_its_own_quote() -> None:
+    quote = bind("the Canteen opens at noon.", SOURCE)
+    assert quote is not None
+    assert quote.verified
+    assert quote.text == "The canteen opens at noon."
+    assert SOURCE[quote.span.start : quote.span.end] == quote.text
+
+
+def test_a_quotation_inside_a_claim_is_found() -> None:
+    quote = bind('The handbook says "requests go to the supervisor".', SOURCE)
+    assert quote is not None
+    assert (quote.text, quote.verified) == ("Requests go to the supervisor.", True)
+
+
+def test_a_paraphrase_is_bound_to_the_sentence_that_covers_it() -> None:
+    quote = bind("After three years, six hours are accrued", SOURCE)
+    assert quote is not None
+    assert quote.verified
+    assert quote.text == "After three years they accrue six hours."
+
+
+@pytest.mark.parametrize(
+    "claim", ["The moon is made of green cheese", "Salaries rise by ten percent in May"]
+)
+def test_a_claim_without_support_is_not_verified(claim: str) -> None:
+    quote = bind(claim, SOURCE)
+    assert quote is None or not quote.verified
+
+
+def test_quotes_are_short() -> None:
+    quote = bind("word " * 10, "word " * 1000)
+    assert quote is not None
+    assert len(quote.text) <= 400
