@@ -244,14 +244,6 @@ def _database() -> dict[str, Any]:
 
 DATABASES = {"default": _database()}
 REDIS_URL = _text("REDIS_URL") or SERVICES.get("redis_url", "redis://127.0.0.1:1/0")
-CACHES = {
-    "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
-        "LOCATION": REDIS_URL,
-        "KEY_PREFIX": "cache",
-    }
-}
-
 # --- Ingestion --------------------------------------------------------------------------------
 
 MEDIA_ROOT = DATA_DIR / "media"
@@ -262,7 +254,7 @@ STORAGES = {
         "OPTIONS": {"location": MEDIA_ROOT, "file_permissions_mode": 0o640},
     },
     "staticfiles": {
-        "BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage",
+        "BACKEND": "assistant.web.staticfiles.ModuleManifestStorage",
     },
 }
 MAX_UPLOAD_MB = _int("MAX_UPLOAD_MB", 100)

@@ -1,6 +1,26 @@
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import URLPattern, URLResolver, include, path
+from django.views import defaults
+
+from assistant.api import problems
+from assistant.web.views import errors
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/", include("assistant.api.urls")),
     path("", include("assistant.web.urls")),
 ]
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.path.startswith("/api/")
+
+
+def handler404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """A path that leads nowhere looks like an id that never was, in the caller's own format."""
+    if _is_api(request):
+        return problems.not_found(request)
+    return defaults.page_not_found(request, exception)
+
+
+def handler500(request: HttpRequest) -> HttpResponse:
+    return problems.server_error(request) if _is_api(request) else errors.server_error(request)

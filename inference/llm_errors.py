@@ -1,6 +1,6 @@
 """What a chat server's refusals mean, in the house's codes and in words that say what to do.
 
-Wordings are those of vLLM 0.32 (captured), OpenAI, llama.cpp, Ollama and TGI.
+The wordings of vLLM 0.32 are tested against captures; those of other servers are from memory.
 """
 
 from __future__ import annotations

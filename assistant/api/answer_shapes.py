@@ -14,7 +14,13 @@ from assistant.api.fields import (
 )
 from assistant.api.search import checked_length, collections_field
 from assistant.chat.models import AnswerStatus, Conversation, Feedback, Message
-from assistant.chat.presenting import CitationView, SourceView, citations_for, sources_for
+from assistant.chat.presenting import (
+    CitationView,
+    SourceView,
+    citations_for,
+    sources_for,
+    text_for,
+)
 from assistant.users.models import User
 
 EFFORTS = ["low", "medium", "high"]
@@ -193,12 +199,13 @@ def conversation_json(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def message_json(message: Message) -> dict[str, Any]:
+def message_json(message: Message, *, user: User) -> dict[str, Any]:
+    """An answer whose sources the caller may no longer read has no text."""
     return {
         "id": str(message.pk),
         "role": message.role,
         "status": message.status,
-        "text": message.text,
+        "text": text_for(message, user=user),
         "created_at": message.created_at,
     }
 
@@ -207,7 +214,7 @@ def answer_json(answer: Message, *, user: User) -> dict[str, Any]:
     """A stored answer; its evidence is read again under the rights of this moment."""
     feedback: Feedback | None = getattr(answer, "feedback", None)
     error = {"code": answer.error_code, "detail": answer.error_detail}
-    return message_json(answer) | {
+    return message_json(answer, user=user) | {
         "conversation": str(answer.conversation_id),
         "citations": [_citation_json(view) for view in citations_for(answer, user=user)],
         "sources": [_source_json(view) for view in sources_for(answer, user=user)],

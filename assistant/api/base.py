@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
-from django.db import connection, models
+from django.db import models
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework import exceptions, permissions, viewsets
@@ -21,6 +20,8 @@ from assistant.api.authentication import TokenScopePermission
 from assistant.api.pagination import NewestFirst
 from assistant.api.parsers import DEFAULT_MAX_BYTES, StrictJSONParser
 from assistant.audit import models as audit
+from assistant.database import in_database
+from assistant.database import in_database
 from assistant.documents.models import Collection
 from assistant.permissions.policy import role_on
 from assistant.permissions.roles import Role
@@ -186,15 +187,7 @@ class AsyncAPIView(ApiView):
 
 async def in_thread(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run ``call`` in the request's thread, then give its database connection back."""
-
-    def run() -> R:
-        try:
-            return call(*args, **kwargs)
-        finally:
-            if not connection.in_atomic_block:
-                connection.close()
-
-    return await sync_to_async(run)()
+    return await in_database(call)(*args, **kwargs)
 
 
 def page_of(view: viewsets.GenericViewSet[Any], rows: models.QuerySet[Any]) -> list[Any]:

@@ -74,7 +74,9 @@ class ConversationViewSet(OwnedViewSet):
     def retrieve(self, request: Request, pk: UUID) -> Response:
         """A conversation with its messages; the evidence of an answer is at `get_answer`."""
         conversation = self.get_object()
-        messages = [message_json(message) for message in conversation.messages.all()]
+        messages = [
+            message_json(message, user=self.person) for message in conversation.messages.all()
+        ]
         return Response(conversation_json(conversation) | {"messages": messages})
 
     @operation(
@@ -134,7 +136,7 @@ class ConversationViewSet(OwnedViewSet):
         )
         return Response(
             {
-                "question": message_json(question),
+                "question": message_json(question, user=self.person),
                 "answer": {"id": str(answer.pk), "status": answer.status},
             },
             status=status.HTTP_202_ACCEPTED,

@@ -210,21 +210,18 @@ async def generate(answer_id: UUID) -> None:
     watch = asyncio.create_task(_until_ended(turn, events))
     try:
         await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-        ended: Event | None = None if work.done() else watch.result()
-        if ended is not None:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-        last = ended or work.result()
+        last = work.result() if work.done() else watch.result()
     except asyncio.CancelledError:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
         last = Failed("interrupted", "The server was restarted while answering.", retryable=True)
     except Exception:
         log.exception("answer %s failed", answer_id)
         last = Failed("internal", "Something went wrong while answering.", retryable=True)
-    finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
+    # Libraries can swallow a cancellation that meets the end of what they wait for, so the tasks
+    # look at the flag too, and nothing waits for them without a limit.
+    turn.is_over = True
+    for task in (work, watch):
+        task.cancel()
+    await asyncio.wait({work, watch}, timeout=5)
     await asyncio.shield(_end(turn, events, last))
 
 
@@ -236,20 +233,22 @@ async def _write(turn: Turn, events: EventLog) -> Event:
                 if isinstance(event, Done):
                     return event
                 await events.append(event)
+                if turn.is_over:
+                    break
     except EngineError as error:
         return Failed(error.code, error.detail, retryable=error.retryable)
     except RedisLost:
         return Failed(
             "broker_lost", "The connection to the event store broke. Ask again.", retryable=True
         )
-    raise AssertionError("produce ended without Done")
+    return Done(_id(turn), "stopped", timings_ms=turn.timings_ms)
 
 
 async def _until_ended(turn: Turn, events: EventLog) -> Event:
     """Returns when the answer must end early, with the event that says why."""
     deadline = perf_counter() + settings.ANSWER_DEADLINE_SECONDS
     next_check = perf_counter() + rights.RECHECK_SECONDS
-    while True:
+    while not turn.is_over:
         await asyncio.sleep(0.25)
         await events.keep_alive()
         if await events.stop_requested():
@@ -264,6 +263,7 @@ async def _until_ended(turn: Turn, events: EventLog) -> Event:
                     "Your access to a source of this answer was withdrawn, so it was stopped.",
                     retryable=False,
                 )
+    return Done(_id(turn), "stopped", timings_ms=turn.timings_ms)
 
 
 async def _end(turn: Turn, events: EventLog, last: Event) -> None:
@@ -271,6 +271,8 @@ async def _end(turn: Turn, events: EventLog, last: Event) -> None:
     assert turn.answer_id is not None
     await recording.finish(turn, last)
     try:
+        if isinstance(last, Failed) and last.code == "revoked":
+            await events.forget()
         await events.append(last)
         await events.close()
     except RedisLost:

@@ -105,5 +105,14 @@ def citations_for(answer: Message, *, user: AnyUser) -> list[CitationView]:
 
 
 def is_fully_available(answer: Message, *, user: AnyUser) -> bool:
-    """Whether every cited source is still there for ``user``; else its text must not be reused."""
-    return all(citation.available for citation in citations_for(answer, user=user))
+    """Whether ``user`` may still read what the answer was made from: else its text is withheld.
+
+    That is every cited source, or every offered one when nothing is cited.
+    """
+    evidence = citations_for(answer, user=user) or sources_for(answer, user=user)
+    return all(item.available for item in evidence)
+
+
+def text_for(answer: Message, *, user: AnyUser) -> str:
+    """The answer's text, empty when it is withheld."""
+    return answer.text if is_fully_available(answer, user=user) else ""

@@ -157,8 +157,8 @@ def replay(answer_id: UUID) -> list[Event] | None:
     if answer.status in UNFINISHED:
         return None
     events: list[Event] = []
-    shown = citations_for(answer, user=answer.conversation.user)
-    if all(citation.available for citation in shown):
+    user = answer.conversation.user
+    if is_fully_available(answer, user=user):
         events.append(Delta(answer.text))
         events += [
             CitationFound(
@@ -169,7 +169,7 @@ def replay(answer_id: UUID) -> list[Event] | None:
                 str(citation.document_id),
                 str(citation.version_id),
             )
-            for citation in shown
+            for citation in citations_for(answer, user=user)
         ]
     if answer.error_code:
         events.append(Failed(answer.error_code, answer.error_detail, retryable=True))
@@ -184,3 +184,14 @@ def replay(answer_id: UUID) -> list[Event] | None:
             )
         )
     return events
+
+
+@in_database
+def is_withheld(answer_id: UUID) -> bool:
+    """Whether a finished answer may no longer be shown to the person who asked."""
+    answer = Message.objects.select_related("conversation__user").filter(pk=answer_id).first()
+    if answer is None:
+        return True
+    if answer.status in UNFINISHED:
+        return False
+    return not is_fully_available(answer, user=answer.conversation.user)

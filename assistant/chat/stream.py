@@ -89,6 +89,13 @@ class EventLog:
         except RedisError:
             return False
 
+    async def forget(self) -> None:
+        """Take back what was written: its reader may no longer see it. Raises RedisLost."""
+        try:
+            await client().delete(self._events)
+        except RedisError as error:
+            raise RedisLost from error
+
     async def close(self) -> None:
         try:
             await client().delete(self._alive, self._stop)
@@ -140,6 +147,10 @@ async def follow(answer_id: UUID, *, user: AnyUser, after: int = 0) -> AsyncGene
     events, alive, _ = _keys(answer_id)
     last_sign = last_check = alive_at = perf_counter()
     number = after
+    if await recording.is_withheld(answer_id):
+        for frame in _replayed(await recording.replay(answer_id) or [], number):
+            yield frame
+        return
     while True:
         try:
             batch: Any = await client().xread({events: f"{number}-0"}, block=1000, count=200)

@@ -22,6 +22,7 @@ class Turn:
     effort: Effort | None = None
     history: Sequence[ChatMessage] = ()
     answer_id: UUID | None = None
+    is_over: bool = False
     text: str = ""
     query: str = ""
     model: str = ""

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from assistant.chat.models import AnswerStatus, Message
-from assistant.chat.presenting import citations_for, sources_for
+from assistant.chat.presenting import citations_for, is_fully_available, sources_for
 from assistant.documents.locators import Locator
 from assistant.users.models import User
 from assistant.web.rendering import CITATION, render_answer
@@ -63,7 +63,7 @@ def view_of(answer: Message, *, user: User) -> AnswerView:
     if answer.status in OPEN_STATUSES:
         return AnswerView(answer)
     citations = citations_for(answer, user=user)
-    if not all(citation.available for citation in citations):
+    if not is_fully_available(answer, user=user):
         return AnswerView(answer, is_withheld=True)
     cards = {
         source.number: SourceCard(

@@ -4,7 +4,8 @@ One thread owns the model. Between two batches it looks at the query lane first,
 for at most one bulk batch. While people are asking, bulk batches are therefore kept small by padded
 tokens; when nobody has asked for a while they grow, because small batches cost processor time
 (twice as much on a busy two-core machine, where threads wait for each other more often). Bulk
-texts are drawn in arrival order into a run, and the run is batched by length so that padding costs little.
+texts are drawn in arrival order into a run, and the run is batched by length so that padding costs
+little.
 """
 
 from __future__ import annotations

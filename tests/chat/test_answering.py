@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from assistant.chat import actions, answering, recording, rights, running, stream
 from assistant.chat.events import CitationFound, Delta, Done, Event, Sources
 from assistant.chat.models import AnswerStatus, Conversation, Message
-from assistant.chat.presenting import citations_for, sources_for
+from assistant.chat.presenting import citations_for, sources_for, text_for
 from assistant.documents import actions as documents
 from assistant.permissions.models import Grant
 from assistant.users.models import User
@@ -317,3 +317,15 @@ async def test_draining_interrupts_what_does_not_end(reader: User, fake_llm: Fak
     assert (row.status, row.text.strip()) == (AnswerStatus.INTERRUPTED, "Thirty")
 
 
+
+
+async def test_a_lost_right_takes_back_the_recorded_stream_too(
+    reader: User, fake_llm: FakeLLM
+) -> None:
+    fake_llm.scripts = [say("Annual leave is thirty days a year [1].")]
+    answer = await generated(await sync_to_async(asked)(reader))
+    await Grant.objects.all().adelete()
+    frames = await collect(stream.follow(answer.pk, user=reader))
+    assert "thirty" not in "".join(frames)
+    assert "event: done" in frames[-1]
+    assert "thirty" not in await sync_to_async(text_for)(answer, user=reader)

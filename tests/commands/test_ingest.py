@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def ingest(monkeypatch: pytest.MonkeyPatch, run_pipeline: Callable[[], None]) -> Any:
     """The command, whose waits let the pipeline work in between."""
-    monkeypatch.setattr(command.time, "sleep", lambda seconds: run_pipeline())
+    monkeypatch.setattr("time.sleep", lambda seconds: run_pipeline())
 
     def run(*args: str) -> tuple[str, str]:
         out, err = io.StringIO(), io.StringIO()
