@@ -265,7 +265,8 @@ FILE_UPLOAD_HANDLERS = [
     "assistant.documents.uploads.LimitedUploadHandler",
     "django.core.files.uploadhandler.TemporaryFileUploadHandler",
 ]
-FILE_UPLOAD_TEMP_DIR = DATA_DIR / "tmp"
+# On the same disk as the originals; the system's own before the data directory is made.
+FILE_UPLOAD_TEMP_DIR = DATA_DIR / "tmp" if (DATA_DIR / "tmp").is_dir() else None
 PARSE_TIMEOUT_SECONDS = _int("PARSE_TIMEOUT_SECONDS", 300)
 PARSE_MEMORY_MB = _int("PARSE_MEMORY_MB", 2048)
 MAX_PAGES = _int("MAX_PAGES", 5000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from io import SEEK_END
+from typing import BinaryIO, cast
 from uuid import UUID
 
 from django.conf import settings
@@ -47,7 +48,7 @@ def accept_upload(collection_id: UUID, upload: Upload, *, actor: User) -> Docume
     size = upload.content.seek(0, SEEK_END)
     upload.content.seek(0)
     media_type = admission.inspect(
-        upload.content, filename=upload.filename, size=size, limits=limits()
+        cast("BinaryIO", upload.content), filename=upload.filename, size=size, limits=limits()
     )
     upload = replace(upload, media_type=media_type)
     with transaction.atomic():

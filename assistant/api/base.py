@@ -21,7 +21,6 @@ from assistant.api.pagination import NewestFirst
 from assistant.api.parsers import DEFAULT_MAX_BYTES, StrictJSONParser
 from assistant.audit import models as audit
 from assistant.database import in_database
-from assistant.database import in_database
 from assistant.documents.models import Collection
 from assistant.permissions.policy import role_on
 from assistant.permissions.roles import Role

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
+from typing import cast
 from uuid import UUID
 
 from django.conf import settings
@@ -22,11 +23,12 @@ RECHECK_SECONDS = 3.0
 @in_database
 def still_allowed(user: AnyUser, passages: Sequence[Passage]) -> bool:
     """Whether the account is active and every source is still there for it."""
-    if not User.objects.filter(pk=user.pk, is_active=True).exists():
+    fresh = User.objects.filter(pk=cast("User", user).pk, is_active=True).first()
+    if fresh is None:
         return False
-    fresh = User.objects.get(pk=user.pk)
     wanted = {passage.document_id for passage in passages}
-    return Document.objects.for_user(fresh).filter(pk__in=wanted).count() == len(wanted)
+    visible: int = Document.objects.for_user(fresh).filter(pk__in=wanted).count()
+    return visible == len(wanted)
 
 
 @in_database

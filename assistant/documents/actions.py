@@ -7,7 +7,7 @@ from typing import IO, Any
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from assistant.audit.models import record
@@ -116,7 +116,9 @@ def store_version(
 def _document_for(collection_id: UUID, upload: Upload, *, actor: User) -> Document:
     """The document with this external id, locked so that versions are numbered one by one."""
     if upload.external_id is not None:
-        found = Document.objects.filter(collection_id=collection_id, external_id=upload.external_id)
+        found: QuerySet[Document] = Document.objects.filter(
+            collection_id=collection_id, external_id=upload.external_id
+        )
         if document := found.select_for_update().first():
             return document
         try:
@@ -128,7 +130,7 @@ def _document_for(collection_id: UUID, upload: Upload, *, actor: User) -> Docume
 
 
 def _create_document(collection_id: UUID, upload: Upload, *, actor: User) -> Document:
-    return Document.objects.create(
+    document: Document = Document.objects.create(
         collection_id=collection_id,
         external_id=upload.external_id,
         title=(upload.title or upload.filename)[:500],
@@ -136,6 +138,7 @@ def _create_document(collection_id: UUID, upload: Upload, *, actor: User) -> Doc
         metadata=upload.metadata,
         created_by=actor,
     )
+    return document
 
 
 def _refresh_labels(document: Document, upload: Upload) -> None:
@@ -196,7 +199,7 @@ def delete_document(document: Document, *, actor: User) -> None:
         versions.delete()
 
 
-def _schedule_removal(versions: Any) -> None:
+def _schedule_removal(versions: QuerySet[DocumentVersion]) -> None:
     PendingFileRemoval.objects.bulk_create(
         [
             PendingFileRemoval(storage_key=key)

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from assistant.retrieval.searching import Mode, Passage, SearchResult, asearch, search
+    from assistant.retrieval.passages import Passage
+    from assistant.retrieval.searching import Mode, SearchResult, asearch, search
 
 __all__ = ["Mode", "Passage", "SearchResult", "asearch", "search"]
 

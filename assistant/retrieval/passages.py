@@ -83,17 +83,30 @@ def load(ranking: Sequence[Ranked], *, scope: Scope) -> list[Passage]:
 
 
 def _passage(row: Sequence[Any], score: float) -> Passage:
-    *fields, text, heading_path, page, char_start, char_end, boxes = row
+    heading_path, page, char_start, char_end, boxes = row[11:]
     locator = Locator(
         char_start=char_start,
         char_end=char_end,
         heading_path=tuple(heading_path),
         page=page,
-        boxes=tuple(
-            PageBox(**box) for box in _as_json(boxes)
-        ),
+        boxes=tuple(PageBox(**box) for box in _as_json(boxes)),
     )
-    return Passage(*fields, text=text, score=score, locator=locator, parts=(locator,))
+    return Passage(
+        document_id=row[0],
+        external_id=row[1],
+        title=row[2],
+        version_id=row[3],
+        version_number=row[4],
+        version_created_at=row[5],
+        media_type=row[6],
+        source_url=row[7],
+        collection_id=row[8],
+        collection_name=row[9],
+        text=row[10],
+        score=score,
+        locator=locator,
+        parts=(locator,),
+    )
 
 
 def _as_json(value: Any) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from pgvector import HalfVector
 
 from assistant.retrieval.models import EmbeddingSpace
-from assistant.retrieval.scope import Scope
+from assistant.retrieval.scope import Params, Scope
 from inference.types import Vectors
 
 # Up to this many visible vectors an exact scan is as fast as HNSW and loses nothing.
@@ -58,7 +58,7 @@ def nearest(
     return _exact(scope, space, params)
 
 
-def _exact(scope: Scope, space: EmbeddingSpace, params: dict[str, object]) -> list[Ranked]:
+def _exact(scope: Scope, space: EmbeddingSpace, params: Params) -> list[Ranked]:
     kind = f"halfvec({space.dimension:d})"
     return _run(
         f"""
@@ -74,7 +74,7 @@ def _exact(scope: Scope, space: EmbeddingSpace, params: dict[str, object]) -> li
     )
 
 
-def _approximate(scope: Scope, space: EmbeddingSpace, params: dict[str, object]) -> list[Ranked]:
+def _approximate(scope: Scope, space: EmbeddingSpace, params: Params) -> list[Ranked]:
     kind = f"halfvec({space.dimension:d})"
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
@@ -92,7 +92,7 @@ def _approximate(scope: Scope, space: EmbeddingSpace, params: dict[str, object])
         )
 
 
-def _run(statement: str, params: dict[str, object]) -> list[Ranked]:
+def _run(statement: str, params: Params) -> list[Ranked]:
     with connection.cursor() as cursor:
         cursor.execute(statement, params)
         return [Ranked(chunk_id, float(score)) for chunk_id, score in cursor.fetchall()]

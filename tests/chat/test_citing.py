@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -17,7 +18,7 @@ def parse(text: str, *, cuts: list[int] | None = None) -> tuple[str, list[int]]:
     parser = MarkerParser(KNOWN)
     edges = [0, *(cuts or []), len(text)]
     pieces: list[str | Marker] = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         pieces.extend(parser.feed(text[start:end]))
     pieces.extend(parser.finish())
     return shown(pieces), [p.number for p in pieces if isinstance(p, Marker)]

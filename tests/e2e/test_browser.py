@@ -18,8 +18,8 @@ pytestmark = pytest.mark.e2e
 
 HANDBOOK = {
     "leave.md": "# Leave\n\n## Annual leave\n\nFull-time employees earn thirty days of annual leave"
-    " each year. Unused days expire at the end of March.\n\n## Sick leave\n\nReport sickness to your"
-    " supervisor before ten in the morning.\n",
+    " each year. Unused days expire at the end of March.\n\n## Sick leave\n\nReport sickness to"
+    " your supervisor before ten in the morning.\n",
     "canteen.md": "# Canteen\n\nThe canteen opens at noon and closes at three. On Fridays it serves"
     " fish.\n",
     "travel.txt": "Travel policy\n\nTrains are booked by the travel desk. Flights under four hours"

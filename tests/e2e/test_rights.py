@@ -1,4 +1,4 @@
-"""Rights over REST against the running system: a withdrawn right counts on the very next request."""
+"""Rights over REST against the running system: a withdrawn one counts on the next request."""
 
 from __future__ import annotations
 

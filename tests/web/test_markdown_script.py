@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.apps import apps
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Dialog, Page, Route, sync_playwright
 
 from assistant.web.rendering import render_answer
 from tests.web.markup import Elements, dangers_in
@@ -104,7 +104,12 @@ def test_no_payload_runs_loads_or_leads_away(page: Page, shared_data: Path) -> N
     """Payloads are drawn into the live page, where a script would run and an image would load."""
     ran: list[str] = []
     left: list[str] = []
-    page.on("dialog", lambda dialog: (ran.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog: Dialog) -> None:
+        ran.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     page.on(
         "request",
         lambda request: left.append(request.url) if not request.url.startswith(ORIGIN) else None,
