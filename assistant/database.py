@@ -7,7 +7,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections, connection
+from django.db import connection
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def in_database(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
         try:
             return function(*args, **kwargs)
         finally:
-            close_old_connections()
+            release_connection()
 
     @wraps(function)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:

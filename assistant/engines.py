@@ -64,5 +64,8 @@ def token_counter() -> TokenCounter:
 
 def reset() -> None:
     """Forget all clients; for tests that change settings."""
-    for cached in (llm, embedder, reranker, token_counter):
+    for cached in _CACHED:
         cached.cache_clear()
+
+
+_CACHED = (llm, embedder, reranker, token_counter)

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +38,7 @@ class Claim:
     """The right to work on one job until it is released, as long as the heart beats."""
 
     job_id: UUID
+    version_id: UUID
     fence: int
     attempt: int
 
@@ -76,50 +77,64 @@ def claim(job_id: UUID, *, waiting: JobStatus, working: JobStatus) -> Claim | No
 
     None when there is nothing to do: someone else holds it, it moved on, or it is gone.
     """
+    taken = _take(Q(pk=job_id, status__in=[waiting, working]), working=working, limit=1)
+    return taken[0] if taken else None
+
+
+def claim_more(status: JobStatus, *, limit: int) -> list[Claim]:
+    """Take up to ``limit`` further jobs that wait in a stage they are already in, oldest first."""
+    return _take(Q(status=status), working=status, limit=limit)
+
+
+def _take(which: Q, *, working: JobStatus, limit: int) -> list[Claim]:
     with transaction.atomic():
-        job = (
+        jobs = list(
             IngestionJob.objects.select_for_update(skip_locked=True)
-            .filter(pk=job_id, status__in=[waiting, working])
+            .filter(which)
             .filter(Q(lease_owner="") | Q(lease_until__lt=Now()))
-            .first()
+            .order_by("created_at")[:limit]
         )
-        if job is None:
-            return None
-        fence = job.fence + 1
-        IngestionJob.objects.filter(pk=job_id).update(
+        IngestionJob.objects.filter(pk__in=[job.pk for job in jobs]).update(
             status=working,
             lease_owner=owner(),
             lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS),
-            fence=fence,
+            fence=F("fence") + 1,
             attempts=F("attempts") + 1,
             started_at=Coalesce(F("started_at"), Now()),
-            stage_done=0,
-            stage_total=0,
         )
-    return Claim(job_id, fence, attempt=job.attempts + 1)
+    return [
+        Claim(job.pk, job.version_id, fence=job.fence + 1, attempt=job.attempts + 1) for job in jobs
+    ]
 
 
 @contextmanager
-def heartbeat(claimed: Claim) -> Iterator[Callable[[], bool]]:
-    """Extend the lease in the background; yields a function that tells whether it was lost."""
-    stop, lost = threading.Event(), threading.Event()
+def heartbeat(claims: Sequence[Claim]) -> Iterator[Callable[[Claim], bool]]:
+    """Extend the leases in the background; yields a function that tells whether one was lost."""
+    stop = threading.Event()
+    lost: set[UUID] = set()
 
     def beat() -> None:
         while not stop.wait(settings.JOB_LEASE_SECONDS / 4):
             try:
-                claimed.extend()
-            except LeaseLost:
-                lost.set()
-                return
+                for claimed in claims:
+                    _extend(claimed, lost)
             except DatabaseError as error:
-                log.warning("heartbeat of %s failed: %s", claimed.job_id, error)
+                log.warning("heartbeat failed: %s", error)
             finally:
                 connection.close()
 
     thread = threading.Thread(target=beat, name="lease-heartbeat", daemon=True)
     thread.start()
     try:
-        yield lost.is_set
+        yield lambda claimed: claimed.job_id in lost
     finally:
         stop.set()
         thread.join(timeout=5)
+
+
+def _extend(claimed: Claim, lost: set[UUID]) -> None:
+    if claimed.job_id not in lost:
+        try:
+            claimed.extend()
+        except LeaseLost:
+            lost.add(claimed.job_id)

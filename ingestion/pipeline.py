@@ -39,6 +39,9 @@ from ingestion.sandbox import Sandbox
 
 log = logging.getLogger(__name__)
 
+# Jobs that one worker embeds together.
+JOBS_TOGETHER = 32
+
 
 @cache
 def sandbox() -> Sandbox:
@@ -51,32 +54,42 @@ def parse_and_chunk(job_id: UUID) -> None:
     claimed = leases.claim(job_id, waiting=JobStatus.QUEUED, working=JobStatus.PARSING)
     if claimed is None or _out_of_attempts(claimed):
         return
-    version = DocumentVersion.objects.select_related("document").get(job=job_id)
-    with leases.heartbeat(claimed) as lost:
+    version = DocumentVersion.objects.select_related("document").get(pk=claimed.version_id)
+    with leases.heartbeat([claimed]) as is_lost:
         try:
-            parsed = _parse(version, claimed, should_cancel=lost)
+            parsed = _parse(version, claimed, should_cancel=lambda: is_lost(claimed))
             title = _title(parsed, version)
-            drafts = _chunk(parsed, title)
-            _store(version, claimed, parsed, drafts, title)
+            _store(version, claimed, parsed, _chunk(parsed, title), title)
         except LeaseLost:
             return
-        except (IngestionError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, the file must not look stuck
             _end_badly(claimed, error, stage=PARSE_TASK)
 
 
 def embed_and_publish(job_id: UUID) -> None:
-    """Second half: the missing vectors, then one UPDATE makes the version the current one."""
-    claimed = leases.claim(job_id, waiting=JobStatus.EMBEDDING, working=JobStatus.EMBEDDING)
-    if claimed is None or _out_of_attempts(claimed):
+    """Second half: the missing vectors, then one UPDATE makes the version the current one.
+
+    Takes along other jobs that wait for the same, so that batches fill across documents. Their
+    own messages then find nothing left to do.
+    """
+    first = leases.claim(job_id, waiting=JobStatus.EMBEDDING, working=JobStatus.EMBEDDING)
+    if first is None:
         return
-    version = DocumentVersion.objects.get(job=job_id)
-    with leases.heartbeat(claimed) as lost:
-        try:
-            embedding.embed_missing(version.pk, report=claimed.report, should_stop=lost)
-            _publish(version, claimed)
-        except LeaseLost:
+    claims = [first, *leases.claim_more(JobStatus.EMBEDDING, limit=JOBS_TOGETHER - 1)]
+    claims = [claimed for claimed in claims if not _out_of_attempts(claimed)]
+    with leases.heartbeat(claims) as is_lost:
+        _embed(claims, is_lost)
+
+
+def _embed(claims: list[Claim], is_lost: Callable[[Claim], bool]) -> None:
+    try:
+        embedding.embed_missing(claims, is_lost=is_lost, when_complete=_publish)
+    except Exception as error:  # noqa: BLE001  whatever it is, no file must look stuck
+        if len(claims) > 1 and isinstance(error, EngineError) and not error.retryable:
+            for claimed in claims:  # one of them is at fault: the others shall not pay
+                _embed([claimed], is_lost)
             return
-        except (EngineError, OSError) as error:
+        for claimed in claims:
             _end_badly(claimed, error, stage=EMBED_TASK)
 
 
@@ -148,7 +161,9 @@ def _store(
         outbox.add(job, EMBED_TASK)
 
 
-def _publish(version: DocumentVersion, claimed: Claim) -> None:
+def _publish(claimed: Claim) -> None:
+    """Raises LeaseLost."""
+    version = DocumentVersion.objects.get(pk=claimed.version_id)
     with transaction.atomic():
         job = claimed.held()
         documents.publish_version(version)
@@ -170,12 +185,7 @@ def _out_of_attempts(claimed: Claim) -> bool:
 
 def _end_badly(claimed: Claim, error: Exception, *, stage: str) -> None:
     """Try again later what can heal, fail the rest with words."""
-    if isinstance(error, EngineError):
-        error = IngestionError(FailureCode.EMBEDDER_UNAVAILABLE, cause=error.detail)
-    elif isinstance(error, OSError):
-        log.error("storage failed: %s", error)
-        error = IngestionError(FailureCode.INTERNAL, cause=str(error))
-    assert isinstance(error, IngestionError)
+    error = _in_words(error)
     again = error.retryable and claimed.attempt < settings.JOB_MAX_ATTEMPTS
     try:
         with transaction.atomic():
@@ -194,6 +204,16 @@ def _end_badly(claimed: Claim, error: Exception, *, stage: str) -> None:
             job.save()
     except LeaseLost:
         return
+
+
+def _in_words(error: Exception) -> IngestionError:
+    if isinstance(error, IngestionError):
+        return error
+    if isinstance(error, EngineError):
+        log.warning("embedding failed: %s", error)
+        return IngestionError(FailureCode.EMBEDDER_UNAVAILABLE, cause=error.detail)
+    log.error("ingestion failed", exc_info=error)
+    return IngestionError(FailureCode.INTERNAL, cause=repr(error))
 
 
 def sweep() -> int:

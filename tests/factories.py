@@ -142,7 +142,7 @@ def _drafts(text: str, *, title: str) -> list[ChunkDraft]:
 
 def _embed(version_id: UUID, embedder: FakeEmbedder) -> None:
     space = index.active_space(embedder.spec)
-    while batch := index.chunks_without_vector(version_id, space=space, limit=64):
+    while batch := index.chunks_without_vector([version_id], space=space, limit=64):
         vectors = embedder.embed([chunk.embed_text for chunk in batch], kind="passage")
         index.store_vectors(batch, vectors, space=space)
 

@@ -20,6 +20,8 @@ ENVIRONMENT = {
     "assistant/env.py": "the one reader",
     "assistant/asgi.py": "names the settings module",
     "assistant/celery.py": "names the settings module",
+    "ingestion/sandbox_child.py": "the sandboxed child, which knows no Django",
+    "ingestion/parsers/unstructured_engine.py": "the same child: tells unstructured to stay quiet",
 }
 ENVIRONMENT_FOLDERS = {
     "assistant/embedded/": "runs before Django and starts what it connects to",

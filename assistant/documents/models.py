@@ -77,7 +77,12 @@ class Document(models.Model):
                 fields=["collection", "-updated_at", "id"],
                 name="document_list",
                 condition=Q(deleted_at=None),
-            )
+            ),
+            models.Index(
+                fields=["collection", "-created_at", "id"],
+                name="document_newest",
+                condition=Q(deleted_at=None),
+            ),
         ]
         constraints = [
             models.UniqueConstraint(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 from pgvector import HalfVector
 
 from assistant.documents.models import Document, DocumentVersion
@@ -42,6 +43,7 @@ class PendingChunk:
     """A chunk that waits for its vector."""
 
     chunk_id: int
+    version_id: UUID
     collection_id: UUID
     embed_text: str
     content_hash: bytes
@@ -161,27 +163,33 @@ def _take_over_vectors(version_id: UUID) -> None:
         )
 
 
-def count_chunks(version_id: UUID) -> int:
-    return Chunk.objects.filter(version_id=version_id).count()
+def count_chunks(version_ids: Iterable[UUID]) -> Counter[UUID]:
+    return _count(Chunk.objects.filter(version__in=list(version_ids)))
 
 
-def count_without_vector(version_id: UUID, *, space: EmbeddingSpace) -> int:
-    return _without_vector(version_id, space).count()
+def count_without_vector(version_ids: Iterable[UUID], *, space: EmbeddingSpace) -> Counter[UUID]:
+    return _count(_without_vector(version_ids, space))
 
 
-def _without_vector(version_id: UUID, space: EmbeddingSpace) -> QuerySet[Chunk]:
+def _count(chunks: QuerySet[Chunk]) -> Counter[UUID]:
+    """Chunks by version; a version without any counts as 0."""
+    return Counter(dict(chunks.values_list("version_id").annotate(Count("pk")).order_by()))
+
+
+def _without_vector(version_ids: Iterable[UUID], space: EmbeddingSpace) -> QuerySet[Chunk]:
     vector = Embedding.objects.filter(chunk=OuterRef("pk"), space=space)
-    return Chunk.objects.filter(~Exists(vector), version_id=version_id)
+    return Chunk.objects.filter(~Exists(vector), version__in=list(version_ids))
 
 
 def chunks_without_vector(
-    version_id: UUID, *, space: EmbeddingSpace, limit: int
+    version_ids: Iterable[UUID], *, space: EmbeddingSpace, limit: int
 ) -> list[PendingChunk]:
-    """Up to ``limit`` chunks in document order."""
-    rows = _without_vector(version_id, space).order_by("ordinal")[:limit]
+    """Up to ``limit`` chunks, version by version in document order."""
+    rows = _without_vector(version_ids, space).order_by("version", "ordinal")[:limit]
     return [
         PendingChunk(
             chunk_id=row.pk,
+            version_id=row.version_id,
             collection_id=row.collection_id,
             embed_text=f"{row.context}\n{row.text}" if row.context else row.text,
             content_hash=bytes(row.content_hash),

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import EmptyResultSet, ValidationError
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.timezone import is_aware, make_aware
 
@@ -57,7 +57,10 @@ def scope_of(
     Raises Collection.DoesNotExist when one of ``collections`` is absent or hidden, and
     ValidationError for a filter that is unknown or malformed. Filters only ever narrow.
     """
-    sql, values = collections_with_role(user, Role.READER).query.sql_with_params()
+    try:
+        sql, values = collections_with_role(user, Role.READER).query.sql_with_params()
+    except EmptyResultSet:  # nobody who is signed in: Django refuses to write a statement
+        return Scope("FALSE", "")
     params: Params = {f"scope_{i}": value for i, value in enumerate(values)}
     # Braces would be read by Scope.on; policy statements have none, and this keeps it so.
     condition = "{column} IN (" + (sql % tuple(f"%({name})s" for name in params)) + ")"

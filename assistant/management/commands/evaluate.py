@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from assistant.retrieval.evaluation import read_jsonl, read_judgements, score
 from assistant.users.models import User
 from ingestion import pipeline
 from ingestion.actions import accept_upload
-from ingestion.models import JobStatus
+from ingestion.models import OPEN_STATUSES, IngestionJob, JobStatus
 
 THREADS = 6
 # Passages asked for: several may be of one document, and recall@100 needs 100 documents.
@@ -94,10 +94,10 @@ def _index(collection: Collection, folder: Path, actor: User, *, quiet: bool) ->
     missing = [row for row in read_jsonl(folder / "corpus.jsonl") if row["_id"] not in have]
     with ThreadPoolExecutor(THREADS) as pool:
         jobs = pool.map(lambda row: _ingest(collection.pk, row, actor), missing)
-        for _ in tqdm(
-            jobs, total=len(missing), desc="indexing", disable=quiet or not missing or None
-        ):
+        hidden = quiet or not missing or None
+        for _ in tqdm(jobs, total=len(missing), desc="indexing", disable=hidden):
             pass
+    _finish(collection)
     failed = _failures(collection)
     if failed:
         raise CommandError(f"{len(failed)} documents could not be indexed: {failed[0]}")
@@ -121,6 +121,17 @@ def _ingest(collection_id: UUID, row: dict[str, Any], actor: User) -> None:
         pipeline.embed_and_publish(version.job.pk)
     finally:
         connection.close()
+
+
+def _finish(collection: Collection) -> None:
+    """Wait for documents that another thread or a worker took along."""
+    open_jobs = IngestionJob.objects.filter(
+        version__document__collection=collection, status__in=OPEN_STATUSES
+    )
+    while job := open_jobs.first():
+        pipeline.parse_and_chunk(job.pk)
+        pipeline.embed_and_publish(job.pk)
+        sleep(0.2)
 
 
 def _failures(collection: Collection) -> Sequence[str]:
