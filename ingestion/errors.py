@@ -38,8 +38,7 @@ _FAILURES: Final[dict[FailureCode, _Failure]] = {
         "The file is empty. Check that it was saved completely and upload it again."
     ),
     FailureCode.NO_TEXT: _Failure(
-        "No text was found in the file{scanned}. If it is a scan or consists of images, run text "
-        "recognition (OCR) on it first: recognising text in images is not available here yet."
+        "No text was found in the file{scanned}, so there is nothing to search. {hint}"
     ),
     FailureCode.UNSUPPORTED_TYPE: _Failure(
         "Files of this kind ({found}) cannot be read. Save the document as one of: {supported}."
@@ -105,6 +104,7 @@ _DEFAULTS: Final[dict[str, str]] = {
     "pages": "too many",
     "reason": "too large",
     "scanned": "",
+    "hint": "It may hold only pictures, links or settings; open it in its own program to see.",
     "supported": "PDF, Word, text",
 }
 MAX_PARAMETER_CHARACTERS: Final = 200

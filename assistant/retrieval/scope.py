@@ -57,6 +57,10 @@ def scope_of(
     Raises Collection.DoesNotExist when one of ``collections`` is absent or hidden, and
     ValidationError for a filter that is unknown or malformed. Filters only ever narrow.
     """
+    if collections is not None:
+        wanted = set(collections)
+        if Collection.objects.for_user(user).filter(pk__in=wanted).count() != len(wanted):
+            raise Collection.DoesNotExist
     try:
         sql, values = collections_with_role(user, Role.READER).query.sql_with_params()
     except EmptyResultSet:  # nobody who is signed in: Django refuses to write a statement
@@ -65,11 +69,8 @@ def scope_of(
     # Braces would be read by Scope.on; policy statements have none, and this keeps it so.
     condition = "{column} IN (" + (sql % tuple(f"%({name})s" for name in params)) + ")"
     if collections is not None:
-        wanted = set(collections)
-        if Collection.objects.for_user(user).filter(pk__in=wanted).count() != len(wanted):
-            raise Collection.DoesNotExist
         condition += " AND {column} = ANY(%(collections)s)"
-        params["collections"] = list(wanted)
+        params["collections"] = list(set(collections))
     documents = _filters(filters or {}, params)
     return Scope(condition, documents, params)
 

@@ -24,6 +24,11 @@ _SCALE: Final = 1_000_000
 _MAX_OUTLINE: Final = 2_000
 _MAX_PAGES_NAMED: Final = 20
 
+_SCAN: Final = (
+    "It looks like a scan: run text recognition (OCR) on it and upload the result. Recognising"
+    " text in images is not available here yet."
+)
+
 
 class _PageView(NamedTuple):
     """A page as shown: affine map from page units to fractions, and its height in points."""
@@ -63,7 +68,7 @@ def parse_pdf(
         if not any(pages):
             if len(unreadable) == total:
                 raise IngestionError(FailureCode.CORRUPT_FILE, cause="no page could be read")
-            raise IngestionError(FailureCode.NO_TEXT, scanned=f" ({total} page(s))")
+            raise IngestionError(FailureCode.NO_TEXT, scanned=f" ({total} page(s))", hint=_SCAN)
         warnings = []
         if without_text:
             warnings.append(f"No text on {_page_list(without_text)}: scanned or empty.")

@@ -121,7 +121,7 @@ def start_model(port: int) -> subprocess.Popen[bytes]:
     raise AssertionError("the model server did not start")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must end before another module runs its own
 def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:

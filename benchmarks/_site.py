@@ -1,0 +1,114 @@
+"""A site of its own for a benchmark: ``manage.py up`` on a temporary folder and a free port."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "EMBEDDING_BASE_URL", "DATA_DIR", "PORT"}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    api: httpx.Client
+    services: dict[str, Any]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_site(**env: str) -> Iterator[Site]:
+    """Yields a ready site with an administrator's API client; ends and removes it afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="knowledge-bench-")).resolve()
+    folder.chmod(0o711)
+    data_dir = folder / "data"
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if k not in OURS} | env
+    up = subprocess.Popen(
+        [sys.executable, "manage.py", "up", "--data-dir", str(data_dir), "--port", str(port)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        _wait_until_ready(port, up)
+        token = subprocess.run(
+            [sys.executable, "manage.py", "createtoken", "admin@example.com"],
+            cwd=ROOT,
+            env={**environment, "DATA_DIR": str(data_dir)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[-1]
+        services = json.loads((data_dir / "run" / "services.json").read_text(encoding="utf-8"))
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}/api/v1",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=120,
+        ) as api:
+            yield Site(api, services)
+    finally:
+        up.terminate()
+        up.wait(timeout=90)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_ready(port: int, up: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        if up.poll() is not None:
+            raise SystemExit("`manage.py up` ended; run it by hand to see why.")
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)
+    raise SystemExit("The site did not become ready.")
+
+
+def documents(count: int) -> list[dict[str, str]]:
+    """Markdown of the shared handbook where it is, else this repository's own pages, repeated."""
+    shared = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+    folder = shared / "corpora" / "18f_handbook"
+    pages = sorted((folder if folder.is_dir() else ROOT).rglob("*.md"))
+    pages = [page for page in pages if ".venv" not in page.parts and page.stat().st_size > 500]
+    texts = [page.read_text(encoding="utf-8", errors="replace") for page in pages]
+    return [
+        {
+            "external_id": f"page-{i}",
+            "title": pages[i % len(pages)].stem,
+            # A number makes repeated pages differ, so that no vector is taken over.
+            "text": f"Page {i}.\n\n{texts[i % len(pages)]}",
+        }
+        for i in range(count)
+    ]
+
+
+def upload(site: Site, rows: list[dict[str, str]]) -> str:
+    """Send ``rows`` in batches to a new collection; returns its id without waiting."""
+    made = site.api.post("/collections/", json={"name": f"Benchmark {time.time()}"})
+    collection: str = made.raise_for_status().json()["id"]
+    for start in range(0, len(rows), 100):
+        body = {"collection": collection, "documents": rows[start : start + 100]}
+        site.api.post("/documents/batch/", json=body).raise_for_status()
+    return collection
