@@ -149,7 +149,3 @@ def _embed(version_id: UUID, embedder: FakeEmbedder) -> None:
 
 def file_named(name: str, content: bytes) -> ContentFile[bytes]:
     return ContentFile(content, name=name)
-
-
-# Older names of the same functions.
-UserFactory, GroupFactory, CollectionFactory = make_user, make_group, make_collection

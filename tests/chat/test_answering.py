@@ -20,7 +20,7 @@ from assistant.users.models import User
 from inference.fakes import FakeLLM, say
 from inference.prompts import NO_ANSWER
 from inference.types import EngineError, Finished, TextDelta, Thinking
-from tests.factories import CollectionFactory, UserFactory, make_document
+from tests.factories import make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TEXT = "Annual leave is thirty days a year.\n\nThe canteen opens at noon."
@@ -28,8 +28,8 @@ TEXT = "Annual leave is thirty days a year.\n\nThe canteen opens at noon."
 
 @pytest.fixture
 def reader() -> User:
-    user: User = UserFactory()
-    make_document(CollectionFactory(readers=[user]), title="Handbook", text=TEXT)
+    user: User = make_user()
+    make_document(make_collection(readers=[user]), title="Handbook", text=TEXT)
     return user
 
 
@@ -79,7 +79,7 @@ async def test_the_agreed_line_becomes_an_honest_abstention(
 
 
 async def test_nothing_readable_asks_no_model(fake_llm: FakeLLM) -> None:
-    stranger = await sync_to_async(UserFactory)()
+    stranger = await sync_to_async(make_user)()
     events = await events_of("annual leave", stranger)
     assert fake_llm.requests == []
     assert isinstance(events[-1], Done)
@@ -90,7 +90,7 @@ async def test_the_prompt_holds_only_what_the_asker_may_read(
     reader: User, fake_llm: FakeLLM
 ) -> None:
     await sync_to_async(make_document)(
-        await sync_to_async(CollectionFactory)(), title="Secret", text="annual leave CANARY days"
+        await sync_to_async(make_collection)(), title="Secret", text="annual leave CANARY days"
     )
     await events_of("annual leave", reader)
     assert "CANARY" not in repr(fake_llm.requests)
@@ -239,7 +239,7 @@ async def test_earlier_answers_with_lost_sources_are_not_sent_again(
     document = (await sync_to_async(citations_for)(answer, user=reader))[0].document_id
     await sync_to_async(_delete)(document, reader)
     await sync_to_async(make_document)(
-        await sync_to_async(CollectionFactory)(readers=[reader]), text="Other leave rules."
+        await sync_to_async(make_collection)(readers=[reader]), text="Other leave rules."
     )
     _, second = await sync_to_async(actions.ask)(
         answer.conversation, content="Repeat that", user=reader

@@ -9,20 +9,20 @@ from assistant.permissions.models import Grant
 from assistant.retrieval import search, vector
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder, FakeReranker
-from tests.factories import CollectionFactory, UserFactory, make_document
+from tests.factories import make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def reader() -> User:
-    user: User = UserFactory()
+    user: User = make_user()
     return user
 
 
 @pytest.fixture
 def mine(reader: User, fake_embedder: FakeEmbedder) -> Collection:
-    collection: Collection = CollectionFactory(readers=[reader])
+    collection: Collection = make_collection(readers=[reader])
     make_document(
         collection, title="Leave", text="Annual leave is thirty days.\n\nSick leave rules."
     )
@@ -41,7 +41,7 @@ def test_the_best_passage_comes_first(mine: Collection, reader: User, mode: str)
 
 @pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
 def test_closer_hidden_twins_take_no_places(mine: Collection, reader: User, mode: str) -> None:
-    hidden = CollectionFactory()
+    hidden = make_collection()
     for i in range(30):
         make_document(hidden, title=f"Hidden {i}", text="canteen noon canteen noon")
     found = titles("canteen noon", reader, mode=mode, limit=10)
@@ -61,7 +61,7 @@ def test_a_deleted_document_answers_nothing(mine: Collection, reader: User) -> N
 
 
 def test_a_foreign_collection_is_like_an_absent_one(mine: Collection, reader: User) -> None:
-    foreign = CollectionFactory()
+    foreign = make_collection()
     with pytest.raises(Collection.DoesNotExist):
         search("canteen", user=reader, collections=[mine.pk, foreign.pk])
 
@@ -101,7 +101,7 @@ def test_hnsw_and_exact_agree_and_hidden_neighbours_starve_nobody(
     mine: Collection, reader: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = titles("canteen noon", reader, mode="vector")
-    hidden = CollectionFactory()
+    hidden = make_collection()
     for i in range(40):
         make_document(hidden, title=f"Hidden {i}", text=f"canteen noon {i}")
     monkeypatch.setattr(vector, "EXACT_UP_TO", 0)
@@ -110,7 +110,7 @@ def test_hnsw_and_exact_agree_and_hidden_neighbours_starve_nobody(
 
 
 def test_bm25_prefers_rare_words_and_short_texts(reader: User, fake_embedder: FakeEmbedder) -> None:
-    collection = CollectionFactory(readers=[reader])
+    collection = make_collection(readers=[reader])
     make_document(collection, title="common", text="report report report")
     make_document(collection, title="rare", text="report zebra")
     make_document(collection, title="long", text="report zebra " + "filler " * 200)
@@ -127,7 +127,7 @@ def test_the_keyword_arm_is_bm25(reader: User, fake_embedder: FakeEmbedder) -> N
     from assistant.retrieval.models import Chunk
     from assistant.retrieval.scope import scope_of
 
-    collection = CollectionFactory(readers=[reader])
+    collection = make_collection(readers=[reader])
     for tf in range(1, 13):
         make_document(collection, title="T", text="zebra " * tf + "filler " * (20 - tf))
     make_document(collection, title="T", text="filler " * 9)
@@ -158,7 +158,7 @@ def test_the_reranker_has_the_last_word(
 
 
 def test_a_budget_joins_neighbours_and_cuts(reader: User, fake_embedder: FakeEmbedder) -> None:
-    collection = CollectionFactory(readers=[reader])
+    collection = make_collection(readers=[reader])
     text = "\n\n".join(f"Paragraph {i} speaks of leave." for i in range(6))
     make_document(collection, title="Leave", text=text)
     whole = search("leave", user=reader, budget=1000).passages
@@ -176,7 +176,7 @@ def test_a_joined_passage_knows_the_headings_of_its_parts(
 
     from assistant.retrieval.passages import join_neighbours
 
-    collection = CollectionFactory(readers=[reader])
+    collection = make_collection(readers=[reader])
     make_document(collection, title="Leave", text="First leave part.\n\nSecond leave part.")
     found = sorted(search("leave part", user=reader).passages, key=lambda p: p.locator.char_start)
     named = [

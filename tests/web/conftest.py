@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from assistant.documents.models import Collection, Document
 from assistant.users.models import User
-from tests.factories import CollectionFactory, UserFactory, make_document
+from tests.factories import make_collection, make_document, make_user
 
 SignIn = Callable[[User], Client]
 TEXT = "Opening hours\n\nThe canteen opens at noon.\n\nIt closes at three."
@@ -40,8 +40,8 @@ def plain_static_names(settings: Settings) -> None:
 
 @pytest.fixture
 def house(db: None) -> House:
-    reader, contributor, manager, stranger = (UserFactory() for _ in range(4))
-    collection = CollectionFactory(
+    reader, contributor, manager, stranger = (make_user() for _ in range(4))
+    collection = make_collection(
         name="Handbook", readers=[reader], contributors=[contributor], managers=[manager]
     )
     document = make_document(collection, text=TEXT, actor=manager)

@@ -5,7 +5,7 @@ from django.test import Client
 
 from assistant.audit.models import AuditEvent
 from assistant.users.models import ApiToken
-from tests.factories import PASSWORD, UserFactory
+from tests.factories import PASSWORD, make_user
 from tests.web.conftest import House, SignIn
 from tests.web.markup import Elements
 
@@ -113,7 +113,7 @@ def test_a_senseless_token_is_refused(
 
 def test_nobody_revokes_the_token_of_another(house: House, signed_in: SignIn) -> None:
     row, token = ApiToken.generate(house.reader, scopes=["read"])
-    for user in (house.stranger, UserFactory(is_superuser=True)):
+    for user in (house.stranger, make_user(is_superuser=True)):
         assert signed_in(user).post(f"/account/tokens/{row.pk}/revoke/").status_code == 404
     assert ApiToken.resolve(token) == row
 
@@ -127,7 +127,7 @@ def test_a_deactivated_person_is_out_at_once(house: House, signed_in: SignIn) ->
 
 
 def test_administrators_make_users_and_read_the_trail(db: None, signed_in: SignIn) -> None:
-    admin = UserFactory(is_superuser=True)
+    admin = make_user(is_superuser=True)
     client = signed_in(admin)
     body = {"email": "New@Example.com", "name": "New", "usable_password": "true"}
     made = client.post("/admin/users/user/add/", body | {"password1": NEW, "password2": NEW})

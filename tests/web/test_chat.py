@@ -13,7 +13,7 @@ from assistant.chat.models import AnswerStatus, Citation, Conversation, Feedback
 from assistant.documents.actions import delete_document
 from assistant.permissions.models import Grant
 from assistant.users.models import User
-from tests.factories import CollectionFactory, UserFactory
+from tests.factories import make_collection, make_user
 from tests.web.conftest import TEXT, House, SignIn
 from tests.web.markup import Elements, dangers_in
 
@@ -69,7 +69,7 @@ def test_a_new_chat_says_what_can_be_asked(house: House, signed_in: SignIn) -> N
 def test_without_a_model_a_notice_says_how_to_connect_one(house: House, signed_in: SignIn) -> None:
     assert "No language model is connected" in page(signed_in(house.reader), "/")
     assert "LLM_BASE_URL" not in page(signed_in(house.reader), "/")
-    assert "LLM_BASE_URL" in page(signed_in(UserFactory(is_superuser=True)), "/")
+    assert "LLM_BASE_URL" in page(signed_in(make_user(is_superuser=True)), "/")
 
 
 def test_the_first_question_makes_a_conversation(house: House, signed_in: SignIn) -> None:
@@ -98,7 +98,7 @@ def test_a_refused_question_says_why_and_leaves_nothing(
 
 
 def test_hidden_collections_cannot_be_asked(house: House, signed_in: SignIn) -> None:
-    hidden = CollectionFactory()
+    hidden = make_collection()
     body = {"content": "When?", "collections": [hidden.pk]}
     response = signed_in(house.reader).post("/", body, headers=HTMX)
     assert response.status_code == 422
@@ -269,7 +269,7 @@ def test_conversations_belong_to_one_person(
     body = {"content": "x", "rating": "up", "title": "x"}
     mine = path.format(thread=answer.conversation_id, answer=answer.pk)
     absent = path.format(thread=uuid4(), answer=uuid4())
-    for user in (house.stranger, house.manager, UserFactory(is_superuser=True)):
+    for user in (house.stranger, house.manager, make_user(is_superuser=True)):
         client = signed_in(user)
         hidden = getattr(client, method)(mine, body)
         assert hidden.status_code == 404

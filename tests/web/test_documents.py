@@ -12,7 +12,7 @@ from assistant.documents import actions
 from assistant.documents.actions import Upload
 from assistant.documents.models import DocumentVersion, VersionText
 from ingestion.models import IngestionJob, JobStatus
-from tests.factories import CollectionFactory, make_document, publish
+from tests.factories import make_collection, make_document, publish
 from tests.web.conftest import TEXT, House, SignIn
 
 
@@ -88,7 +88,7 @@ def test_a_failed_newer_version_does_not_hide_the_text(named: House, signed_in: 
 
 
 def test_versions_of_other_documents_are_not_found(house: House, signed_in: SignIn) -> None:
-    foreign = make_document(CollectionFactory()).current_version
+    foreign = make_document(make_collection()).current_version
     sibling = make_document(house.collection, text="Other.").current_version
     assert foreign is not None
     assert sibling is not None

@@ -14,7 +14,7 @@ from django.test import Client, RequestFactory
 from pytest_django import Settings
 
 from assistant.web.views.errors import server_error
-from tests.factories import UserFactory
+from tests.factories import make_user
 from tests.web.conftest import House, SignIn
 from tests.web.markup import Elements
 
@@ -27,7 +27,7 @@ TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
 def test_every_page_forbids_inline_code_foreign_hosts_and_caches(
     house: House, signed_in: SignIn
 ) -> None:
-    client = signed_in(UserFactory(is_superuser=True))
+    client = signed_in(make_user(is_superuser=True))
     for path in (
         "/",
         "/library/",

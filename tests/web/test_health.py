@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from assistant.web.views import health
 from inference.fakes import FakeEmbedder
-from tests.factories import UserFactory
+from tests.factories import make_user
 from tests.web.conftest import SignIn
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -73,8 +73,8 @@ def test_metrics_are_for_superusers_and_the_token(
 ) -> None:
     absent = client.get("/no-such-page").status_code
     assert client.get("/metrics").status_code == absent == 404
-    assert signed_in(UserFactory()).get("/metrics").status_code == 404
-    shown = signed_in(UserFactory(is_superuser=True)).get("/metrics")
+    assert signed_in(make_user()).get("/metrics").status_code == 404
+    shown = signed_in(make_user(is_superuser=True)).get("/metrics")
     assert shown.status_code == 200
     assert b"django_http_requests" in shown.content
 

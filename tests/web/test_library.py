@@ -13,7 +13,7 @@ from assistant.documents.models import Collection, Document
 from assistant.permissions.models import Grant
 from assistant.permissions.roles import Role
 from ingestion.models import IngestionJob, JobStatus
-from tests.factories import CollectionFactory, UserFactory, make_document
+from tests.factories import make_collection, make_document, make_user
 from tests.web.conftest import House, SignIn
 
 HTMX = {"HX-Request": "true"}
@@ -36,13 +36,13 @@ def upload(client: Client, house: House, name: str, content: bytes, **fields: st
 def test_the_library_lists_readable_collections_with_role_and_counts(
     house: House, signed_in: SignIn
 ) -> None:
-    hidden = CollectionFactory(name="Board minutes")
+    hidden = make_collection(name="Board minutes")
     make_document(house.collection, title="Second", ready=False)
     for user, words in (
         (house.reader, "You read"),
         (house.contributor, "You contribute"),
         (house.manager, "You manage it"),
-        (UserFactory(is_superuser=True), "You manage it"),
+        (make_user(is_superuser=True), "You manage it"),
     ):
         text = page(signed_in(user), "/library/")
         assert words in text
@@ -57,7 +57,7 @@ def test_the_library_costs_the_same_for_more_collections(
 ) -> None:
     client = signed_in(house.reader)
     for _ in range(15):
-        make_document(CollectionFactory(readers=[house.reader]))
+        make_document(make_collection(readers=[house.reader]))
     with django_assert_max_num_queries(10):
         assert page(client, "/library/").count("collection-card") == 16
 
@@ -244,8 +244,8 @@ def test_jobs_are_changed_in_bulk(
 def test_deleting_in_bulk_takes_only_documents_of_this_collection(
     house: House, signed_in: SignIn
 ) -> None:
-    elsewhere = make_document(CollectionFactory(contributors=[house.contributor]))
-    foreign = make_document(CollectionFactory())
+    elsewhere = make_document(make_collection(contributors=[house.contributor]))
+    foreign = make_document(make_collection())
     response = signed_in(house.contributor).post(
         f"/library/{house.collection.pk}/documents/change/",
         {

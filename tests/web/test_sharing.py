@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from assistant.permissions.models import Grant
-from tests.factories import GroupFactory, UserFactory
+from tests.factories import make_group, make_user
 from tests.web.conftest import House, SignIn
 
 
@@ -23,7 +23,7 @@ def kept(house: House) -> dict[str, Any]:
 
 
 def test_the_whole_list_is_saved(house: House, signed_in: SignIn) -> None:
-    group = GroupFactory(name="HR: leave")
+    group = make_group(name="HR: leave")
     form = kept(house) | {"new_kind": "group", "new_name": group.name, "new_role": "contributor"}
     form["role"] = ["contributor", "remove", "manager"]
     response = signed_in(house.manager).post(f"/library/{house.collection.pk}/share/", form)
@@ -78,7 +78,7 @@ def test_only_managers_share(house: House, signed_in: SignIn) -> None:
 
 
 def test_leaving_leads_back_to_the_library(house: House, signed_in: SignIn) -> None:
-    other = UserFactory()
+    other = make_user()
     form = kept(house) | {"new_kind": "user", "new_name": other.email, "new_role": "manager"}
     form["role"] = ["reader", "contributor", "remove"]
     response = signed_in(house.manager).post(f"/library/{house.collection.pk}/share/", form)
@@ -87,7 +87,7 @@ def test_leaving_leads_back_to_the_library(house: House, signed_in: SignIn) -> N
 
 
 def test_other_peoples_groups_are_not_suggested(house: House, signed_in: SignIn) -> None:
-    mine, secret = GroupFactory(name="Mine"), GroupFactory(name="Redundancies")
+    mine, secret = make_group(name="Mine"), make_group(name="Redundancies")
     house.manager.groups.add(mine)
     text = signed_in(house.manager).get(f"/library/{house.collection.pk}/share/").content.decode()
     assert "Mine" in text
