@@ -266,7 +266,8 @@ FILE_UPLOAD_HANDLERS = [
     "django.core.files.uploadhandler.TemporaryFileUploadHandler",
 ]
 # On the same disk as the originals; the system's own before the data directory is made.
-FILE_UPLOAD_TEMP_DIR = DATA_DIR / "tmp" if (DATA_DIR / "tmp").is_dir() else None
+TEMP_DIR = DATA_DIR / "tmp"
+FILE_UPLOAD_TEMP_DIR = TEMP_DIR if TEMP_DIR.is_dir() else None
 PARSE_TIMEOUT_SECONDS = _int("PARSE_TIMEOUT_SECONDS", 300)
 PARSE_MEMORY_MB = _int("PARSE_MEMORY_MB", 2048)
 MAX_PAGES = _int("MAX_PAGES", 5000)

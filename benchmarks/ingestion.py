@@ -79,7 +79,7 @@ def wait(site: Site, collection: str, count: int) -> None:
     """
     with psycopg.connect(site.services["database_url"], autocommit=True) as connection:
         while True:
-            states = dict(connection.execute(statement, [collection]).fetchall())
+            states: dict[str, int] = dict(connection.execute(statement, [collection]).fetchall())
             if states.get("failed"):
                 raise SystemExit(f"{states['failed']} documents failed.")
             if states.get("ready", 0) == count:

@@ -224,7 +224,7 @@ def _disk(name: str) -> Finding:
 
 
 def _storage(name: str) -> Finding:
-    for directory in (Path(settings.MEDIA_ROOT), Path(settings.FILE_UPLOAD_TEMP_DIR)):
+    for directory in (Path(settings.MEDIA_ROOT), Path(settings.TEMP_DIR)):
         try:
             with tempfile.NamedTemporaryFile(dir=directory, prefix=".doctor-") as file:
                 file.write(b"written by manage.py doctor")

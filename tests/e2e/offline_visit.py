@@ -13,7 +13,6 @@ import io
 import json
 import socket
 import struct
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -118,4 +117,4 @@ def visit(up: Up) -> tuple[str, dict[str, str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

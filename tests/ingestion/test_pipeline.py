@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from celery import current_app
 from django.db import transaction
 from django.utils import timezone
 
@@ -152,18 +153,14 @@ def test_unchanged_chunks_keep_their_vectors(
     run_pipeline()
     embedded: list[str] = []
     embed = fake_embedder.embed
-    monkeypatch.setattr(
-        fake_embedder,
-        "embed",
-        lambda texts, kind: (embedded.extend(texts), embed(texts, kind=kind))[1],
-    )
-    upload(
-        collection,
-        contributor,
-        long.replace(b"word5 ", b"new5 ", 1),
-        external_id="book",
-        title="Book",
-    )
+
+    def counting(texts: list[str], *, kind: Any) -> Any:
+        embedded.extend(texts)
+        return embed(texts, kind=kind)
+
+    monkeypatch.setattr(fake_embedder, "embed", counting)
+    changed = long.replace(b"word5 ", b"new5 ", 1)
+    upload(collection, contributor, changed, external_id="book", title="Book")
     run_pipeline()
     assert 1 <= len(embedded) <= 2
 
@@ -309,11 +306,11 @@ def test_a_message_is_relayed_until_the_broker_takes_it(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise ConnectionError("no broker")
 
-    monkeypatch.setattr(outbox.current_app, "send_task", refuse, raising=False)
+    monkeypatch.setattr(current_app, "send_task", refuse, raising=False)
     assert outbox.relay() == 0
     assert OutboxEntry.objects.filter(sent_at=None).count() == 1
     monkeypatch.setattr(
-        outbox.current_app, "send_task", lambda task, **_: sent.append(task), raising=False
+        current_app, "send_task", lambda task, **_: sent.append(task), raising=False
     )
     assert outbox.relay() == 1
     assert outbox.relay() == 0

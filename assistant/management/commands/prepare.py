@@ -15,7 +15,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         verbosity = options["verbosity"]
-        for directory in (settings.MEDIA_ROOT, settings.FILE_UPLOAD_TEMP_DIR):
+        for directory in (settings.MEDIA_ROOT, settings.TEMP_DIR):
             Path(directory).mkdir(mode=0o750, parents=True, exist_ok=True)
         call_command("migrate", interactive=False, verbosity=verbosity)
         call_command("collectstatic", interactive=False, verbosity=0)
