@@ -26,6 +26,7 @@ def llm() -> LLM:
             api_key=settings.LLM_API_KEY or None,
             first_token_timeout=settings.LLM_FIRST_TOKEN_TIMEOUT_SECONDS,
             inter_token_timeout=settings.LLM_INTER_TOKEN_TIMEOUT_SECONDS,
+            send_cache_salt=settings.LLM_CACHE_SALT,
         )
     return ExtractiveLLM(embedder())
 

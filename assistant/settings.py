@@ -318,6 +318,8 @@ LLM_BASE_URL = _text("LLM_BASE_URL")
 LLM_MODEL = _text("LLM_MODEL")
 LLM_API_KEY = _text("LLM_API_KEY")
 LLM_EFFORT = _text("LLM_EFFORT", "medium")
+# vLLM keeps prefix caches of readers apart by it; other servers may refuse the field.
+LLM_CACHE_SALT = _flag("LLM_CACHE_SALT")
 LLM_MAX_TOKENS = _int("LLM_MAX_TOKENS", 2048)
 LLM_FIRST_TOKEN_TIMEOUT_SECONDS = _int("LLM_FIRST_TOKEN_TIMEOUT_SECONDS", 60)
 LLM_INTER_TOKEN_TIMEOUT_SECONDS = _int("LLM_INTER_TOKEN_TIMEOUT_SECONDS", 15)
