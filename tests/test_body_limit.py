@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,8 @@ async def send_body(pieces: int, path: str = "/api/v1/documents/") -> tuple[int,
 
     async def receive() -> dict[str, Any]:
         nonlocal read
+        if read == pieces:
+            await asyncio.Event().wait()  # a browser that stays: nothing more comes
         read += 1
         return {"type": "http.request", "body": PIECE, "more_body": read < pieces}
 
