@@ -69,4 +69,5 @@ def reset() -> None:
         cached.cache_clear()
 
 
+# The functions themselves: a test that puts another in a name's place leaves these to be reset.
 _CACHED = (llm, embedder, reranker, token_counter)

@@ -16,10 +16,11 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 
+from assistant.database import release_connection
 from ingestion.models import IngestionJob, JobStatus
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def heartbeat(claims: Sequence[Claim]) -> Iterator[Callable[[Claim], bool]]:
             except DatabaseError as error:
                 log.warning("heartbeat failed: %s", error)
             finally:
-                connection.close()
+                release_connection()
 
     thread = threading.Thread(target=beat, name="lease-heartbeat", daemon=True)
     thread.start()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from assistant.chat.quoting import Span, find_quote, sentences, words
 
@@ -54,7 +54,6 @@ class MarkerParser:
     _held: str = ""
     _claim: str = ""
     _ticks: int = 0
-    dropped: int = field(default=0)
 
     def feed(self, text: str) -> Iterator[str | Marker]:
         """Text to show and markers, in order; what may be half a marker is held back."""
@@ -87,8 +86,6 @@ class MarkerParser:
         for number in dict.fromkeys(int(part) for part in re.findall(r"\d+", numbers)):
             if number in self.known:
                 yield Marker(number, claim)
-            else:
-                self.dropped += 1
 
     def _plain(self, text: str) -> str:
         self._ticks += text.count("`")

@@ -170,7 +170,7 @@ def test_a_killed_model_server_is_said_and_the_text_is_kept(model_visit: Visit) 
     site.model.wait()
     answer = page.locator("article.answer").last
     try:
-        expect(answer).to_contain_text("not complete", timeout=8_000)
+        expect(answer).to_contain_text("not complete", timeout=5_000)
         expect(answer).to_contain_text(PREFACE)
         expect(answer.get_by_role("button", name="Ask again")).to_be_visible()
     finally:

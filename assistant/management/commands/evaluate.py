@@ -14,9 +14,9 @@ from typing import Any
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
 from tqdm import tqdm
 
+from assistant.database import release_connection
 from assistant.documents.actions import Upload, create_collection
 from assistant.documents.models import Collection, Document
 from assistant.retrieval import search
@@ -120,7 +120,7 @@ def _ingest(collection_id: UUID, row: dict[str, Any], actor: User) -> None:
         pipeline.parse_and_chunk(version.job.pk)
         pipeline.embed_and_publish(version.job.pk)
     finally:
-        connection.close()
+        release_connection()
 
 
 def _finish(collection: Collection) -> None:
