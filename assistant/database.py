@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import connection
+from django.db import connection, transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,6 +18,21 @@ def release_connection() -> None:
     """Give this thread's connection back to the pool, unless a transaction needs it."""
     if not connection.in_atomic_block:
         connection.close()
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """Several reads of one moment: what others commit meanwhile is seen by none or by all.
+
+    Inside an open transaction that transaction's own isolation holds.
+    """
+    if connection.in_atomic_block:
+        yield
+        return
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
 
 
 def in_database(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:

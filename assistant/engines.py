@@ -8,12 +8,12 @@ from typing import cast
 from django.conf import settings
 
 from inference.embedder import HTTPEmbedder
-from inference.embedding_models import resolve_model
+from inference.embedding_models import EmbeddingModel, resolve_model
 from inference.extractive import ExtractiveLLM
 from inference.llm import OpenAIChatLLM
 from inference.reranker import HTTPReranker
 from inference.tokens import load_token_counter
-from inference.types import LLM, Effort, Embedder, Reranker, TokenCounter
+from inference.types import LLM, Effort, Embedder, EmbeddingSpec, Reranker, TokenCounter
 
 
 @cache
@@ -46,6 +46,17 @@ def embedder() -> Embedder:
 
 
 @cache
+def embedder_for(spec: EmbeddingSpec, *, source: str, base_url: str) -> Embedder:
+    """The client of another model than the site's own, which our server loads when asked."""
+    return HTTPEmbedder(
+        base_url or settings.EMBEDDING_BASE_URL,
+        spec,
+        api_key=settings.EMBEDDING_API_KEY or None,
+        source=source,
+    )
+
+
+@cache
 def reranker() -> Reranker | None:
     """None when no reranker is configured."""
     if not (settings.RERANKER_BASE_URL and settings.RERANKER_MODEL):
@@ -60,7 +71,12 @@ def reranker() -> Reranker | None:
 @cache
 def token_counter() -> TokenCounter:
     """Counts as the embedding model does."""
-    return load_token_counter(resolve_model(settings.EMBEDDING_MODEL))
+    return token_counter_for(resolve_model(settings.EMBEDDING_MODEL))
+
+
+@cache
+def token_counter_for(model: EmbeddingModel) -> TokenCounter:
+    return load_token_counter(model)
 
 
 def reset() -> None:
@@ -70,4 +86,4 @@ def reset() -> None:
 
 
 # The functions themselves: a test that puts another in a name's place leaves these to be reset.
-_CACHED = (llm, embedder, reranker, token_counter)
+_CACHED = (llm, embedder, embedder_for, reranker, token_counter, token_counter_for)

@@ -47,7 +47,9 @@ class HTTPEmbedder:
 
     A request carries at most ``batch_texts`` texts and about ``batch_characters`` characters.
     ``timeout`` in seconds is for one request of passages; a query waits ``query_timeout``.
-    ``retries`` counts new attempts after a failed connection; nothing else is retried.
+    ``retries`` counts new attempts after a failed connection; nothing else is retried. ``source``
+    is what our own embedding server is asked to load when it does not hold the model (it was
+    started with another one, or again).
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class HTTPEmbedder:
         spec: EmbeddingSpec,
         *,
         api_key: str | None = None,
+        source: str = "",
         timeout: float = 120.0,
         query_timeout: float = 15.0,
         connect_timeout: float = 3.0,
@@ -82,6 +85,7 @@ class HTTPEmbedder:
         )
         self._lock = threading.Lock()
         self._as_base64 = True
+        self._source = source
 
     @property
     def spec(self) -> EmbeddingSpec:
@@ -155,6 +159,11 @@ class HTTPEmbedder:
             asked_base64 = self._as_base64
             try:
                 response = client.send(self._request(client, texts, kind))
+                if self._may_be_loaded(response, attempt):
+                    loaded = client.post("/models", json={"model": self._source})
+                    if loaded.is_success:
+                        attempt += 1
+                        continue
             except httpx.HTTPError as error:
                 if not self._again(error, attempt):
                     raise self._unreachable(error) from error
@@ -171,6 +180,11 @@ class HTTPEmbedder:
             asked_base64 = self._as_base64
             try:
                 response = await client.send(self._request(client, texts, kind))
+                if self._may_be_loaded(response, attempt):
+                    loaded = await client.post("/models", json={"model": self._source})
+                    if loaded.is_success:
+                        attempt += 1
+                        continue
             except httpx.HTTPError as error:
                 if not self._again(error, attempt):
                     raise self._unreachable(error) from error
@@ -179,6 +193,14 @@ class HTTPEmbedder:
                 continue
             if not self._retry_as_floats(response, asked_base64):
                 return self._vectors(response, len(texts))
+
+    def _may_be_loaded(self, response: httpx.Response, attempt: int) -> bool:
+        """Whether the server lives but lacks the model, and was not asked to load it yet."""
+        return (
+            bool(self._source)
+            and response.status_code == httpx.codes.NOT_FOUND
+            and attempt < self._retries
+        )
 
     def _again(self, error: httpx.HTTPError, attempt: int) -> bool:
         # A kept-alive connection that the server closed shows as a protocol or read error.

@@ -17,7 +17,7 @@ from assistant.documents.actions import Upload
 from assistant.documents.models import Collection, Document, DocumentVersion
 from assistant.permissions.models import Grant
 from assistant.permissions.roles import Role
-from assistant.retrieval import index
+from assistant.retrieval import index, spaces
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder
 from ingestion.elements import ChunkDraft
@@ -111,13 +111,13 @@ def make_document(
 def publish(version: DocumentVersion, text: str) -> None:
     """Text, chunks and vectors of one version, written by the actions of the pipeline."""
     drafts = _drafts(text, title=version.document.title)
-    embedder = FakeEmbedder()
     with transaction.atomic():
         documents.store_text(version.pk, text=text, elements=[], boxes=[])
         index.replace_chunks(version, drafts)
         DocumentVersion.objects.filter(pk=version.pk).update(chunk_count=len(drafts))
-    _embed(version.pk, embedder)
     with transaction.atomic():
+        spaces.hold()
+        _embed(version.pk)
         documents.publish_version(version)
         index.remove_superseded_chunks(version.document_id)
 
@@ -140,8 +140,9 @@ def _drafts(text: str, *, title: str) -> list[ChunkDraft]:
     return drafts
 
 
-def _embed(version_id: UUID, embedder: FakeEmbedder) -> None:
-    space = index.active_space(embedder.spec)
+def _embed(version_id: UUID) -> None:
+    space = spaces.ensure_active(FakeEmbedder().spec)
+    embedder = FakeEmbedder(spaces.spec_of(space))
     while batch := index.chunks_without_vector([version_id], space=space, limit=64):
         vectors = embedder.embed([chunk.embed_text for chunk in batch], kind="passage")
         index.store_vectors(batch, vectors, space=space)

@@ -11,12 +11,12 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from pgvector import HalfVector
 
 from assistant.documents.models import Document, DocumentVersion
 from assistant.retrieval.models import Chunk, Embedding, EmbeddingSpace
-from inference.types import EmbeddingSpec, EngineError, Vectors
+from inference.types import Vectors
 
 
 class Draft(Protocol):
@@ -49,49 +49,6 @@ class PendingChunk:
     content_hash: bytes
 
 
-def active_space(spec: EmbeddingSpec) -> EmbeddingSpace:
-    """The space of this model, made with its HNSW index when the model is new to the site.
-
-    Raises EngineError ``embedder_mismatch`` when another model's space is active: vectors must
-    never mix.
-    """
-    active = EmbeddingSpace.objects.filter(is_active=True).first()
-    if active is not None:
-        if (active.model, active.revision, active.dimension) != (
-            spec.model,
-            spec.revision,
-            spec.dimension,
-        ):
-            raise EngineError(
-                "embedder_mismatch",
-                f"The index was made with {active.model}, but EMBEDDING_MODEL is {spec.model}."
-                " Set it back, or re-embed the documents.",
-                retryable=False,
-            )
-        return active
-    with transaction.atomic(), connection.cursor() as cursor:
-        # Two workers may meet the first document at once; one of them makes the space.
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('embedding-space'))")
-        active = EmbeddingSpace.objects.filter(is_active=True).first()
-        if active is not None:
-            return active
-        space = EmbeddingSpace.objects.create(
-            model=spec.model,
-            revision=spec.revision,
-            dimension=spec.dimension,
-            window=spec.window,
-            query_prefix=spec.query_prefix,
-            passage_prefix=spec.passage_prefix,
-            is_active=True,
-        )
-        cursor.execute(
-            f"CREATE INDEX embedding_hnsw_{space.pk:d} ON {Embedding._meta.db_table}"
-            f" USING hnsw ((vector::halfvec({space.dimension:d})) halfvec_cosine_ops)"
-            f" WHERE space_id = {space.pk:d}"
-        )
-    return space
-
-
 def replace_chunks(version: DocumentVersion, drafts: Sequence[Draft]) -> None:
     """Make ``drafts`` the chunks of a version that is not published yet.
 
@@ -121,7 +78,10 @@ def replace_chunks(version: DocumentVersion, drafts: Sequence[Draft]) -> None:
     ]
     Chunk.objects.bulk_create(rows, batch_size=500)
     _index_terms(version.pk)
-    _take_over_vectors(version.pk)
+    for space in EmbeddingSpace.objects.filter(Q(is_active=True) | Q(target_since__isnull=False)):
+        take_over_vectors(
+            Chunk.objects.filter(version=version).values_list("pk", flat=True), space=space
+        )
 
 
 def _context(draft: Draft) -> str:
@@ -143,23 +103,23 @@ def _index_terms(version_id: UUID) -> None:
         )
 
 
-def _take_over_vectors(version_id: UUID) -> None:
+def take_over_vectors(chunk_ids: Iterable[int], *, space: EmbeddingSpace) -> None:
+    """Give chunks the vectors of others with the same content in ``space``, in any document."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
             INSERT INTO {Embedding._meta.db_table}
                 (chunk_id, space_id, collection_id, content_hash, vector)
-            SELECT c.id, s.id, c.collection_id, c.content_hash, twin.vector
+            SELECT c.id, %(space)s, c.collection_id, c.content_hash, twin.vector
             FROM {Chunk._meta.db_table} c
-            JOIN {EmbeddingSpace._meta.db_table} s ON s.is_active
             CROSS JOIN LATERAL (
                 SELECT e.vector FROM {Embedding._meta.db_table} e
-                WHERE e.space_id = s.id AND e.content_hash = c.content_hash LIMIT 1
+                WHERE e.space_id = %(space)s AND e.content_hash = c.content_hash LIMIT 1
             ) twin
-            WHERE c.version_id = %s
+            WHERE c.id = ANY(%(chunks)s)
             ON CONFLICT (chunk_id, space_id) DO NOTHING
             """,
-            [version_id],
+            {"space": space.pk, "chunks": list(chunk_ids)},
         )
 
 
@@ -185,7 +145,10 @@ def chunks_without_vector(
     version_ids: Iterable[UUID], *, space: EmbeddingSpace, limit: int
 ) -> list[PendingChunk]:
     """Up to ``limit`` chunks, version by version in document order."""
-    rows = _without_vector(version_ids, space).order_by("version", "ordinal")[:limit]
+    return pending(_without_vector(version_ids, space).order_by("version", "ordinal")[:limit])
+
+
+def pending(chunks: QuerySet[Chunk]) -> list[PendingChunk]:
     return [
         PendingChunk(
             chunk_id=row.pk,
@@ -194,8 +157,22 @@ def chunks_without_vector(
             embed_text=f"{row.context}\n{row.text}" if row.context else row.text,
             content_hash=bytes(row.content_hash),
         )
-        for row in rows
+        for row in chunks
     ]
+
+
+def without_vector(chunks: Sequence[PendingChunk], *, space: EmbeddingSpace) -> list[PendingChunk]:
+    """Those of ``chunks`` that have no vector yet."""
+    have = set(
+        Embedding.objects.filter(
+            space=space, chunk__in=[chunk.chunk_id for chunk in chunks]
+        ).values_list("chunk_id", flat=True)
+    )
+    return [chunk for chunk in chunks if chunk.chunk_id not in have]
+
+
+def has_all_vectors(version_id: UUID, *, space: EmbeddingSpace) -> bool:
+    return not _without_vector([version_id], space).exists()
 
 
 def store_vectors(

@@ -1,4 +1,9 @@
-"""Chunks and their vectors. Nobody outside this package imports these models."""
+"""Chunks and their vectors. Nobody outside this package imports these models.
+
+Rows fall with what they belong to by the database's own ON DELETE CASCADE (migration 0003): a
+vector that another worker adds while a version is deleted would escape Django's collector. Columns
+that only repeat what the version says have no constraint, which would be checked row by row.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,11 @@ from pgvector.django import HalfVectorField
 class EmbeddingSpace(models.Model):
     """The model that made a set of vectors. Vectors of different spaces are never compared.
 
-    Exactly one space is active: queries embed with it and search it.
+    Exactly one space is active: queries embed with it and search it. A space that is not active
+    is either being filled beside it (``target_since`` is set) or was left behind by a switch and
+    kept so that the switch can be undone. ``source`` is the name or directory the model is loaded
+    from, ``base_url`` the server that has it where that is not EMBEDDING_BASE_URL. ``lease_until``
+    keeps two workers from filling it at once; ``error`` is why filling stands still.
     """
 
     model = models.CharField(max_length=200)
@@ -25,7 +34,13 @@ class EmbeddingSpace(models.Model):
     window = models.PositiveIntegerField()
     query_prefix = models.TextField(blank=True)
     passage_prefix = models.TextField(blank=True)
+    source = models.CharField(max_length=500, blank=True)
+    base_url = models.URLField(max_length=500, blank=True)
     is_active = models.BooleanField(default=False)
+    target_since = models.DateTimeField(null=True)
+    lease_until = models.DateTimeField(null=True)
+    error = models.TextField(blank=True)
+    activated_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -52,13 +67,17 @@ class Chunk(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     version = models.ForeignKey(
-        "documents.DocumentVersion", on_delete=models.CASCADE, related_name="+"
+        "documents.DocumentVersion", on_delete=models.DO_NOTHING, related_name="+"
     )
     document = models.ForeignKey(
-        "documents.Document", on_delete=models.CASCADE, related_name="+", db_index=False
+        "documents.Document",
+        on_delete=models.DO_NOTHING,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
     )
     collection = models.ForeignKey(
-        "documents.Collection", on_delete=models.CASCADE, related_name="+"
+        "documents.Collection", on_delete=models.DO_NOTHING, related_name="+", db_constraint=False
     )
     ordinal = models.PositiveIntegerField()
     text = models.TextField()
@@ -87,10 +106,14 @@ class Embedding(models.Model):
     """
 
     id = models.BigAutoField(primary_key=True)
-    chunk = models.ForeignKey(Chunk, on_delete=models.CASCADE, related_name="+")
-    space = models.ForeignKey(EmbeddingSpace, on_delete=models.CASCADE, related_name="+")
+    chunk = models.ForeignKey(Chunk, on_delete=models.DO_NOTHING, related_name="+")
+    space = models.ForeignKey(EmbeddingSpace, on_delete=models.DO_NOTHING, related_name="+")
     collection = models.ForeignKey(
-        "documents.Collection", on_delete=models.CASCADE, related_name="+", db_index=False
+        "documents.Collection",
+        on_delete=models.DO_NOTHING,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
     )
     content_hash = models.BinaryField(max_length=32)
     vector = HalfVectorField()

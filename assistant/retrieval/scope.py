@@ -41,7 +41,8 @@ class Scope:
         """Joins chunk ``c`` to its document, current version only, filters applied."""
         return (
             " JOIN documents_document d ON d.id = c.document_id"
-            " AND d.current_version_id = c.version_id AND d.deleted_at IS NULL"
+            " AND d.current_version_id = c.version_id"
+            " AND d.deleted_at IS NULL AND d.disabled_at IS NULL"
             " JOIN documents_documentversion v ON v.id = c.version_id" + self.documents
         )
 

@@ -9,14 +9,14 @@ from typing import Any, Literal
 from uuid import UUID
 
 from assistant import engines
-from assistant.database import in_database, release_connection
+from assistant.database import in_database, release_connection, snapshot
 from assistant.permissions.policy import AnyUser
-from assistant.retrieval import keyword, passages, vector
+from assistant.retrieval import keyword, passages, spaces, vector
 from assistant.retrieval.fusion import fuse
 from assistant.retrieval.models import EmbeddingSpace
 from assistant.retrieval.passages import Passage
 from assistant.retrieval.scope import Scope, scope_of
-from inference.types import EngineError, Vectors
+from inference.types import Vectors
 
 Mode = Literal["hybrid", "vector", "keyword"]
 
@@ -63,11 +63,28 @@ def search(
     for a bad filter, EngineError when the query cannot be embedded.
     """
     started = perf_counter()
-    vectors = None
-    if mode != "keyword":
-        release_connection()
-        vectors = engines.embedder().embed([query], kind="query")
-    return _ranked(query, vectors, started, user, collections, limit, mode, filters, rerank, budget)
+    while True:
+        space = None if mode == "keyword" else spaces.active()
+        vectors = None
+        if space is not None:
+            release_connection()
+            vectors = spaces.embedder_of(space).embed([query], kind="query")
+        try:
+            return _ranked(
+                query,
+                space,
+                vectors,
+                started,
+                user,
+                collections,
+                limit,
+                mode,
+                filters,
+                rerank,
+                budget,
+            )
+        except _SpaceSwitched:
+            continue
 
 
 async def asearch(
@@ -83,16 +100,36 @@ async def asearch(
 ) -> SearchResult:
     """``search`` for async callers: no thread is held while the query is embedded."""
     started = perf_counter()
-    vectors = None
-    if mode != "keyword":
-        vectors = await engines.embedder().aembed([query], kind="query")
-    return await in_database(_ranked)(
-        query, vectors, started, user, collections, limit, mode, filters, rerank, budget
-    )
+    while True:
+        space = None if mode == "keyword" else await in_database(spaces.active)()
+        vectors = None
+        if space is not None:
+            vectors = await spaces.embedder_of(space).aembed([query], kind="query")
+        try:
+            return await in_database(_ranked)(
+                query,
+                space,
+                vectors,
+                started,
+                user,
+                collections,
+                limit,
+                mode,
+                filters,
+                rerank,
+                budget,
+            )
+        except _SpaceSwitched:
+            continue
+
+
+class _SpaceSwitched(Exception):
+    """Another model's vectors are searched since the question was embedded."""
 
 
 def _ranked(
     query: str,
+    space: EmbeddingSpace | None,
     vectors: Vectors | None,
     started: float,
     user: AnyUser,
@@ -105,19 +142,24 @@ def _ranked(
 ) -> SearchResult:
     clock = _Clock(started, {})
     clock.lap("embed")
-    scope = scope_of(user, collections=collections, filters=filters)
-    by_vector, by_keyword = [], []
-    depth = max(ARM_DEPTH, limit)
-    if vectors is not None and (space := _space()) is not None:
-        by_vector = _vector_arm(vectors, scope, space, depth)
-        clock.lap("vector")
-    if mode != "vector":
-        by_keyword = keyword.best_matches(query, scope=scope, limit=depth)
-        clock.lap("keyword")
-    ranking = fuse(by_vector, by_keyword)
     reranker = engines.reranker() if rerank and mode == "hybrid" else None
-    found = passages.load(ranking[: max(limit, 40) if reranker else limit], scope=scope)
-    clock.lap("load")
+    # One moment for both arms and the texts: a version that is switched in between would else be
+    # found by neither.
+    with snapshot():
+        if mode != "keyword" and (now := spaces.active()) != space and now is not None:
+            raise _SpaceSwitched
+        scope = scope_of(user, collections=collections, filters=filters)
+        by_vector, by_keyword = [], []
+        depth = max(ARM_DEPTH, limit)
+        if vectors is not None and space is not None:
+            by_vector = _vector_arm(vectors, scope, space, depth)
+            clock.lap("vector")
+        if mode != "vector":
+            by_keyword = keyword.best_matches(query, scope=scope, limit=depth)
+            clock.lap("keyword")
+        ranking = fuse(by_vector, by_keyword)
+        found = passages.load(ranking[: max(limit, 40) if reranker else limit], scope=scope)
+        clock.lap("load")
     if reranker is not None and found:
         release_connection()
         scores = reranker.rerank(query, [passage.text for passage in found])
@@ -132,22 +174,6 @@ def _ranked(
         clock.lap("fit")
     clock.timings["total"] = round((perf_counter() - started) * 1000, 2)
     return SearchResult(found, clock.timings)
-
-
-def _space() -> EmbeddingSpace | None:
-    """The space that queries are embedded for; None before the first document.
-
-    Raises EngineError when EMBEDDING_MODEL is not the model the index was made with.
-    """
-    space = EmbeddingSpace.objects.filter(is_active=True).first()
-    spec = engines.embedder().spec
-    if space is not None and (space.model, space.dimension) != (spec.model, spec.dimension):
-        raise EngineError(
-            "embedder_mismatch",
-            f"The index was made with {space.model}, but EMBEDDING_MODEL is {spec.model}.",
-            retryable=False,
-        )
-    return space
 
 
 def _vector_arm(

@@ -4,8 +4,10 @@
 
 ``POST /v1/embeddings`` (``input`` a string or a list of strings, ``encoding_format`` float or
 base64, header ``X-Priority: query|bulk``), ``GET /v1/models``, ``GET /health`` (503 until the
-model is loaded), ``GET /metrics``. Weights come from this machine only. The socket answers within
-a second; torch is imported afterwards in the model thread.
+model is loaded), ``GET /metrics``. ``POST /v1/models`` with ``model`` (a known name or a directory)
+loads another model beside the first, ``DELETE /v1/models/{name}`` drops it again; both are for who
+holds the API key or calls from this machine. Weights come from this machine only. The socket
+answers within a second; torch is imported afterwards in the model thread.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +44,7 @@ from inference.serving.batching import (
     QueueFullError,
 )
 from inference.serving.encoder import DType, load_encoder
-from inference.tokens import load_token_counter
+from inference.serving.shelf import MAX_MODELS, ServedModel, Shelf, ShelfFullError
 from inference.types import Vectors
 
 logger = logging.getLogger(__name__)
@@ -84,19 +86,17 @@ class BadRequestError(Exception):
 class EmbeddingRequest:
     """A checked request body."""
 
+    served: ServedModel
     texts: tuple[str, ...]
     lane: Lane
     as_base64: bool
 
 
-def parse_request(body: bytes, *, priority: str | None, model: EmbeddingModel) -> EmbeddingRequest:
+def parse_request(body: bytes, *, priority: str | None, shelf: Shelf) -> EmbeddingRequest:
     """Raises ``BadRequestError`` with words for whoever wrote the client."""
-    try:
-        data = json.loads(body)
-    except ValueError as error:
-        raise BadRequestError(f"The body is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise BadRequestError("The body must be a JSON object.")
+    data = _json_object(body)
+    served = _served(shelf, data.get("model"))
+    model = served.model
     given = data.get("input")
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
@@ -112,42 +112,57 @@ def parse_request(body: bytes, *, priority: str | None, model: EmbeddingModel) -
         raise BadRequestError(
             f"{model.name} makes {model.dimension} dimensions only.", param="dimensions"
         )
-    name = data.get("model")
-    if name is not None and not (isinstance(name, str) and model.answers_to(name)):
-        raise BadRequestError(
-            f"The model {str(name)[:200]!r} does not exist. Served here: {model.name}.",
-            status=404,
-            kind="NotFoundError",
-            param="model",
-        )
     if priority not in {None, *LANES}:
         raise BadRequestError("X-Priority must be query or bulk.")
     by_size: Lane = "query" if len(texts) == 1 else "bulk"
     lane: Lane = by_size if priority is None else ("query" if priority == "query" else "bulk")
-    return EmbeddingRequest(tuple(texts), lane, encoding == "base64")
+    return EmbeddingRequest(served, tuple(texts), lane, encoding == "base64")
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(body)
+    except ValueError as error:
+        raise BadRequestError(f"The body is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise BadRequestError("The body must be a JSON object.")
+    return data
+
+
+def _served(shelf: Shelf, name: object) -> ServedModel:
+    served = shelf.find(name) if name is None or isinstance(name, str) else None
+    if served is None:
+        names = ", ".join(other.model.name for other in shelf)
+        raise BadRequestError(
+            f"The model {str(name)[:200]!r} does not exist. Served here: {names}.",
+            status=404,
+            kind="NotFoundError",
+            param="model",
+        )
+    return served
 
 
 class EmbeddingService:
     """The handlers and what they share."""
 
-    def __init__(self, model: EmbeddingModel, batcher: Batcher, *, api_key: str | None) -> None:
-        self.model = model
-        self.batcher = batcher
+    def __init__(self, shelf: Shelf, *, api_key: str | None) -> None:
+        self.shelf = shelf
         self._api_key = api_key
-        self._counter = load_token_counter(model)
         self.responses: dict[tuple[str, int], int] = {}
         self.truncated = 0
 
     def app(self) -> Starlette:
         @contextlib.asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-            self.batcher.start()
+            self.shelf.first.batcher.start()
             yield
-            await asyncio.to_thread(self.batcher.close)
+            await asyncio.to_thread(self.shelf.close)
 
         routes = [
             Route("/v1/embeddings", self.embeddings, methods=["POST"]),
             Route("/v1/models", self.models),
+            Route("/v1/models", self.add_model, methods=["POST"]),
+            Route("/v1/models/{name}", self.remove_model, methods=["DELETE"]),
             Route("/health", self.health),
             Route("/metrics", self.metrics),
         ]
@@ -166,7 +181,7 @@ class EmbeddingService:
             parsed = parse_request(
                 await _read_body(request),
                 priority=request.headers.get("X-Priority"),
-                model=self.model,
+                shelf=self.shelf,
             )
             lane = parsed.lane
             response = await self._embed(request, parsed)
@@ -177,9 +192,10 @@ class EmbeddingService:
         return response
 
     async def _embed(self, request: Request, parsed: EmbeddingRequest) -> Response:
-        tokens = await asyncio.to_thread(self._tokens, parsed.texts)
+        served = parsed.served
+        tokens = await asyncio.to_thread(self._tokens, served, parsed.texts)
         try:
-            future = self.batcher.submit(parsed.texts, tokens, lane=parsed.lane)
+            future = served.batcher.submit(parsed.texts, tokens, lane=parsed.lane)
         except QueueFullError as error:
             raise BadRequestError(
                 "Too many texts are waiting. Try again later.",
@@ -192,85 +208,129 @@ class EmbeddingService:
         vectors = await _or_disconnect(request, future)
         if vectors is None:
             return Response(status_code=499)
-        payload = functools.partial(_payload, vectors, parsed.as_base64, self.model.name, tokens)
+        payload = functools.partial(_payload, vectors, parsed.as_base64, served.model.name, tokens)
         body = payload() if parsed.as_base64 else await asyncio.to_thread(payload)
         return Response(body, media_type="application/json")
 
-    def _tokens(self, texts: Sequence[str]) -> list[int]:
+    def _tokens(self, served: ServedModel, texts: Sequence[str]) -> list[int]:
         """Lengths after truncation to the window; counts and logs what was cut."""
-        # Two special tokens frame every text in the models served here.
-        lengths = [count + 2 for count in self._counter.count_many(texts)]
-        if over := sum(length > self.model.window for length in lengths):
+        lengths, window = served.lengths(texts), served.model.window
+        if over := sum(length > window for length in lengths):
             self.truncated += over
             logger.warning(
-                "%d of %d texts were cut to the model's window of %d tokens (longest: %d)",
+                "%d of %d texts were cut to the window of %d tokens of %s (longest: %d)",
                 over,
                 len(texts),
-                self.model.window,
+                window,
+                served.model.name,
                 max(lengths),
             )
-        return [min(length, self.model.window) for length in lengths]
+        return [min(length, window) for length in lengths]
 
     async def models(self, request: Request) -> Response:
         try:
             self._authorise(request)
         except BadRequestError as error:
             return error.response()
-        card = {
-            "id": self.model.name,
-            "object": "model",
-            "owned_by": "local",
-            "max_model_len": self.model.window,
-            "dimension": self.model.dimension,
-            "revision": self.model.revision,
-        }
-        return JSONResponse({"object": "list", "data": [card]})
+        return JSONResponse({"object": "list", "data": [_card(served) for served in self.shelf]})
+
+    async def add_model(self, request: Request) -> Response:
+        """202 while it loads, 200 once it is served."""
+        try:
+            self._authorise_change(request)
+            source = _json_object(await _read_body(request)).get("model")
+            if not isinstance(source, str) or not source:
+                raise BadRequestError("model must name a model or its directory.", param="model")
+            served = await asyncio.to_thread(self.shelf.add, source)
+        except BadRequestError as error:
+            return error.response()
+        except UnknownModelError as error:
+            return BadRequestError(str(error), status=404, kind="NotFoundError").response()
+        except ShelfFullError:
+            words = f"At most {MAX_MODELS} models are held at once. Drop one first."
+            return BadRequestError(words, status=409).response()
+        return JSONResponse(_card(served), status_code=200 if served.state == "ok" else 202)
+
+    async def remove_model(self, request: Request) -> Response:
+        try:
+            self._authorise_change(request)
+        except BadRequestError as error:
+            return error.response()
+        gone = await asyncio.to_thread(self.shelf.remove, request.path_params["name"])
+        return Response(status_code=204 if gone else 404)
+
+    def _authorise_change(self, request: Request) -> None:
+        """Loading costs gigabytes: without a key only this machine may ask for it."""
+        self._authorise(request)
+        host = request.client.host if request.client else ""
+        if not self._api_key and host not in {"127.0.0.1", "::1"}:
+            raise BadRequestError(
+                "Start the server with --api-key-file to change its models from another machine.",
+                status=403,
+                kind="authentication_error",
+            )
 
     async def health(self, _request: Request) -> Response:
-        ready = self.batcher.ready
-        if not ready.done():
-            return JSONResponse({"status": "loading"}, status_code=503)
-        if ready.exception() is not None:
-            return JSONResponse({"status": "failed"}, status_code=503)
-        dtype = getattr(ready.result(), "dtype", "")
-        return JSONResponse({"status": "ok", "model": self.model.name, "dtype": dtype})
+        first = self.shelf.first
+        if first.state != "ok":
+            return JSONResponse({"status": first.state}, status_code=503)
+        dtype = getattr(first.batcher.ready.result(), "dtype", "")
+        return JSONResponse({"status": "ok", "model": first.model.name, "dtype": dtype})
 
     async def metrics(self, _request: Request) -> Response:
         return PlainTextResponse("\n".join(self._metric_lines()) + "\n")
 
     def _metric_lines(self) -> list[str]:
-        stats = self.batcher.stats
-        ready = self.batcher.ready.done() and self.batcher.ready.exception() is None
-        plain = {
-            "embedding_ready gauge": int(ready),
-            "embedding_batches_total counter": stats.batches,
-            "embedding_tokens_total counter": stats.tokens,
-            "embedding_padded_tokens_total counter": stats.padded_tokens,
-            "embedding_model_busy_seconds_total counter": round(stats.busy_seconds, 6),
-            "embedding_truncated_texts_total counter": self.truncated,
-            "embedding_dropped_texts_total counter": stats.dropped,
-        }
         lines: list[str] = []
-        for named, value in plain.items():
-            name = named.partition(" ")[0]
-            lines += [f"# TYPE {named}", f"{name} {value}"]
-        lines.append("# TYPE embedding_queued_texts gauge")
-        lines += [
-            f'embedding_queued_texts{{lane="{lane}"}} {self.batcher.queued(lane)}' for lane in LANES
-        ]
-        lines.append("# TYPE embedding_texts_total counter")
-        lines += [f'embedding_texts_total{{lane="{lane}"}} {stats.texts[lane]}' for lane in LANES]
-        lines.append("# TYPE embedding_wait_seconds_total counter")
-        lines += [
-            f'embedding_wait_seconds_total{{lane="{lane}"}} {stats.wait_seconds[lane]:.6f}'
-            for lane in LANES
-        ]
+        for named, value in {
+            "ready gauge": lambda m: int(m.state == "ok"),
+            "batches_total counter": lambda m: m.batcher.stats.batches,
+            "tokens_total counter": lambda m: m.batcher.stats.tokens,
+            "padded_tokens_total counter": lambda m: m.batcher.stats.padded_tokens,
+            "model_busy_seconds_total counter": lambda m: round(m.batcher.stats.busy_seconds, 6),
+            "dropped_texts_total counter": lambda m: m.batcher.stats.dropped,
+        }.items():
+            lines += self._samples(named, value)
+        for named, lane_value in {
+            "queued_texts gauge": lambda m, lane: m.batcher.queued(lane),
+            "texts_total counter": lambda m, lane: m.batcher.stats.texts[lane],
+            "wait_seconds_total counter": lambda m, lane: m.batcher.stats.wait_seconds[lane],
+        }.items():
+            for number, lane in enumerate(LANES):
+                samples = self._samples(named, functools.partial(lane_value, lane=lane), lane=lane)
+                lines += samples[1:] if number else samples
+        lines.append("# TYPE embedding_truncated_texts_total counter")
+        lines.append(f"embedding_truncated_texts_total {self.truncated}")
         lines.append("# TYPE embedding_requests_total counter")
         lines += [
             f'embedding_requests_total{{lane="{lane}",status="{status}"}} {count}'
             for (lane, status), count in sorted(self.responses.items())
         ]
         return lines
+
+    def _samples(
+        self, named: str, value: Callable[[ServedModel], float], **labels: str
+    ) -> list[str]:
+        """The type line of a metric and one sample for each model."""
+        name = named.partition(" ")[0]
+        lines = [f"# TYPE embedding_{named}"]
+        for served in self.shelf:
+            pairs = {"model": served.model.name.replace("\\", "/").replace('"', "'"), **labels}
+            text = ",".join(f'{key}="{label}"' for key, label in pairs.items())
+            lines.append(f"embedding_{name}{{{text}}} {value(served)}")
+        return lines
+
+
+def _card(served: ServedModel) -> dict[str, Any]:
+    return {
+        "id": served.model.name,
+        "object": "model",
+        "owned_by": "local",
+        "max_model_len": served.model.window,
+        "dimension": served.model.dimension,
+        "revision": served.model.revision,
+        "status": served.state,
+    }
 
 
 def _stopping() -> BadRequestError:
@@ -369,18 +429,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     key_file: Path | None = arguments.api_key_file
     api_key = key_file.read_text(encoding="utf-8").strip() if key_file else None
 
-    def load() -> BatchEncoder:
-        encoder = load_encoder(model, dtype=arguments.dtype, threads=arguments.threads)
-        logger.info("%s is ready on %s in %s", model.name, encoder.device, encoder.dtype)
-        return encoder
+    def batcher_for(chosen: EmbeddingModel) -> Batcher:
+        def load() -> BatchEncoder:
+            encoder = load_encoder(chosen, dtype=arguments.dtype, threads=arguments.threads)
+            logger.info("%s is ready on %s in %s", chosen.name, encoder.device, encoder.dtype)
+            return encoder
 
-    batcher = Batcher(
-        load,
-        batch_tokens=arguments.batch_tokens,
-        quiet_batch_tokens=arguments.quiet_batch_tokens,
-        batch_texts=arguments.batch_texts,
-    )
-    service = EmbeddingService(model, batcher, api_key=api_key)
+        return Batcher(
+            load,
+            batch_tokens=arguments.batch_tokens,
+            quiet_batch_tokens=arguments.quiet_batch_tokens,
+            batch_texts=arguments.batch_texts,
+        )
+
+    shelf = Shelf(model, batcher_for)
+    first = shelf.first.batcher
+    service = EmbeddingService(shelf, api_key=api_key)
     server = uvicorn.Server(
         uvicorn.Config(
             service.app(),
@@ -398,9 +462,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.error("Could not load %s: %s", model.source, error)
             server.should_exit = True
 
-    batcher.ready.add_done_callback(stop_when_unusable)
+    first.ready.add_done_callback(stop_when_unusable)
     server.run()
-    failed = batcher.ready.done() and batcher.ready.exception() is not None
+    failed = shelf.first.state == "failed"
     return 1 if failed or not server.started else 0
 
 

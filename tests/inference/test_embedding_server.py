@@ -22,6 +22,7 @@ from inference.embedding_models import resolve_model
 from inference.serving.batching import Batcher
 from inference.serving.embedding_server import MAX_TEXTS, EmbeddingService
 from inference.serving.encoder import cpu_has_bf16
+from inference.serving.shelf import MAX_MODELS, Shelf
 from inference.types import Vectors
 
 ROOT = Path(__file__).parents[2]
@@ -38,12 +39,13 @@ class Lengths:
 
 @contextlib.asynccontextmanager
 async def client(*, api_key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    service = EmbeddingService(resolve_model(), Batcher(Lengths), api_key=api_key)
-    service.batcher.start()
+    shelf = Shelf(resolve_model(), lambda _: Batcher(Lengths))
+    service = EmbeddingService(shelf, api_key=api_key)
+    shelf.first.batcher.start()
     transport = httpx.ASGITransport(service.app())
     async with httpx.AsyncClient(transport=transport, base_url="http://embed.test") as http:
         yield http
-    service.batcher.close()
+    shelf.close()
 
 
 async def test_strings_lists_floats_and_base64() -> None:
@@ -93,6 +95,51 @@ async def test_the_key_guards_the_api() -> None:
         assert (await http.get("/health")).status_code == 200
 
 
+def _model_directory(parent: Path, name: str, *, dimension: int = 384) -> str:
+    folder = parent / name
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"hidden_size": dimension, "name": name}))
+    return str(folder)
+
+
+async def test_a_second_model_is_served_beside_the_first(tmp_path: Path) -> None:
+    async with client() as http:
+        added = await http.post("/v1/models", json={"model": _model_directory(tmp_path, "next")})
+        assert added.status_code in {200, 202}
+        listed = (await http.get("/v1/models")).json()["data"]
+        assert [card["id"] for card in listed] == ["all-MiniLM-L6-v2", "next"]
+        answer = await http.post("/v1/embeddings", json={"input": "abc", "model": "next"})
+        assert answer.json()["model"] == "next"
+        assert 'embedding_batches_total{model="next"} 1' in (await http.get("/metrics")).text
+        assert (await http.delete("/v1/models/next")).status_code == 204
+        gone = await http.post("/v1/embeddings", json={"input": "abc", "model": "next"})
+        assert gone.status_code == 404
+        assert (await http.delete("/v1/models/all-MiniLM-L6-v2")).status_code == 404
+
+
+async def test_models_are_bounded_and_must_exist(tmp_path: Path) -> None:
+    async with client() as http:
+        for number in range(MAX_MODELS - 1):
+            source = _model_directory(tmp_path, f"model-{number}")
+            assert (await http.post("/v1/models", json={"model": source})).is_success
+            assert (await http.post("/v1/models", json={"model": source})).is_success  # the same
+        full = await http.post("/v1/models", json={"model": _model_directory(tmp_path, "more")})
+        assert full.status_code == 409
+        unknown = await http.post("/v1/models", json={"model": str(tmp_path / "absent")})
+        assert unknown.status_code == 404
+
+
+async def test_only_the_key_or_this_machine_may_change_the_models(tmp_path: Path) -> None:
+    source = {"model": _model_directory(tmp_path, "next")}
+    async with client(api_key="k") as http:
+        assert (await http.post("/v1/models", json=source)).status_code == 401
+    shelf = Shelf(resolve_model(), lambda _: Batcher(Lengths))
+    app = EmbeddingService(shelf, api_key=None).app()
+    elsewhere = httpx.ASGITransport(app, client=("192.0.2.7", 5000))
+    async with httpx.AsyncClient(transport=elsewhere, base_url="http://embed.test") as http:
+        assert (await http.post("/v1/models", json=source)).status_code == 403
+
+
 async def test_what_is_cut_is_counted() -> None:
     async with client() as http:
         await http.post("/v1/embeddings", json={"input": ["word " * 300, "short"]})
@@ -102,14 +149,15 @@ async def test_what_is_cut_is_counted() -> None:
 
 
 async def test_health_tells_loading_from_ready() -> None:
-    service = EmbeddingService(resolve_model(), Batcher(Lengths), api_key=None)
+    shelf = Shelf(resolve_model(), lambda _: Batcher(Lengths))
+    service = EmbeddingService(shelf, api_key=None)
     transport = httpx.ASGITransport(service.app())
     async with httpx.AsyncClient(transport=transport, base_url="http://embed.test") as http:
         assert (await http.get("/health")).status_code == 503
-        service.batcher.start()
-        await asyncio.wrap_future(service.batcher.ready)
+        shelf.first.batcher.start()
+        await asyncio.wrap_future(shelf.first.batcher.ready)
         assert (await http.get("/health")).json()["status"] == "ok"
-        service.batcher.close()
+        shelf.first.batcher.close()
 
 
 def test_bf16_is_read_from_the_processor(tmp_path: Path) -> None:
@@ -185,7 +233,7 @@ def test_a_reader_who_leaves_takes_the_work_along(
     dropped = 0.0
     while not dropped and time.monotonic() < deadline:
         metrics = httpx.get(f"{url}/metrics", timeout=10).text
-        dropped = float(metrics.split("\nembedding_dropped_texts_total ")[1].split()[0])
+        dropped = float(metrics.split("\nembedding_dropped_texts_total{")[1].split()[1])
         time.sleep(0.1)
     assert dropped > 100
 

@@ -9,12 +9,15 @@ from collections.abc import Awaitable, Callable
 import redis.asyncio
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 from django_prometheus.exports import ExportToDjangoView
 
 from assistant import engines
+from assistant.database import in_database
+from assistant.retrieval import spaces
+from inference.types import Embedder
 
 TIMEOUT_SECONDS = 3.0
 
@@ -79,8 +82,16 @@ async def _broker() -> bool:
 
 
 async def _embedder() -> bool:
-    health = await asyncio.to_thread(engines.embedder().check)
+    health = await asyncio.to_thread((await _query_embedder()).check)
     return health.ok
+
+
+@in_database
+def _query_embedder() -> Embedder:
+    try:
+        return spaces.embedder_of(spaces.active())
+    except DatabaseError:  # reported by itself
+        return engines.embedder()
 
 
 async def _llm() -> bool:

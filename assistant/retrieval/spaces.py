@@ -1,0 +1,111 @@
+"""Which model's vectors are searched, and the client of that model.
+
+The active space in the database decides, not the setting: EMBEDDING_MODEL names the model of a new
+site, and ``manage.py reembed`` moves an existing one to another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils import timezone
+
+from assistant import engines
+from assistant.retrieval.models import Embedding, EmbeddingSpace
+from inference.embedding_models import EmbeddingModel, UnknownModelError, resolve_model
+from inference.types import Embedder, EmbeddingSpec, TokenCounter
+
+_LOCK = "hashtext('embedding-space')"
+
+
+def active() -> EmbeddingSpace | None:
+    """The space that is searched; None before the first document."""
+    return EmbeddingSpace.objects.filter(is_active=True).first()
+
+
+def ensure_active(spec: EmbeddingSpec) -> EmbeddingSpace:
+    """The active space; that of ``spec``, the site's embedding model, when there is none yet."""
+    space = active()
+    if space is not None:
+        return space
+    with transaction.atomic():
+        lock_switch()  # two workers may meet the first document at once
+        space = active()
+        if space is None:
+            space = create(spec, source=settings.EMBEDDING_MODEL, is_active=True)
+    return space
+
+
+def create(spec: EmbeddingSpec, *, source: str, **values: Any) -> EmbeddingSpace:
+    """A new space and its HNSW index, in the caller's transaction."""
+    assert connection.in_atomic_block
+    space = EmbeddingSpace.objects.create(
+        model=spec.model,
+        revision=spec.revision,
+        dimension=spec.dimension,
+        window=spec.window,
+        query_prefix=spec.query_prefix,
+        passage_prefix=spec.passage_prefix,
+        source=source,
+        **values,
+    )
+    if space.is_active:
+        EmbeddingSpace.objects.filter(pk=space.pk).update(activated_at=timezone.now())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE INDEX {index_name(space)} ON {Embedding._meta.db_table}"
+            f" USING hnsw ((vector::halfvec({space.dimension:d})) halfvec_cosine_ops)"
+            f" WHERE space_id = {space.pk:d}"
+        )
+    return space
+
+
+def index_name(space: EmbeddingSpace) -> str:
+    return f"embedding_hnsw_{space.pk:d}"
+
+
+def spec_of(space: EmbeddingSpace) -> EmbeddingSpec:
+    return EmbeddingSpec(
+        model=space.model,
+        revision=space.revision,
+        dimension=space.dimension,
+        window=space.window,
+        query_prefix=space.query_prefix,
+        passage_prefix=space.passage_prefix,
+    )
+
+
+def embedder_of(space: EmbeddingSpace | None) -> Embedder:
+    """The client of the space's model; of the site's embedding model when there is no space."""
+    site = engines.embedder()
+    if space is None or (spec_of(space) == site.spec and not space.base_url):
+        return site
+    return engines.embedder_for(spec_of(space), source=space.source, base_url=space.base_url)
+
+
+def tokens_of(space: EmbeddingSpace) -> TokenCounter:
+    """Counts as the space's model does; on the high side when its files are not here."""
+    model = _model_of(space)
+    return engines.token_counter_for(model) if model else engines.token_counter()
+
+
+def _model_of(space: EmbeddingSpace) -> EmbeddingModel | None:
+    try:
+        model = resolve_model(space.source)
+    except UnknownModelError:
+        return None
+    return model if model.spec == spec_of(space) else None
+
+
+def lock_switch() -> None:
+    """Until the transaction ends, this one alone may switch spaces, and nobody publishes."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+
+def hold() -> None:
+    """Until the transaction ends, the active space stays the active one."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_advisory_xact_lock_shared({_LOCK})")
