@@ -9,6 +9,7 @@ what is really embedded splits the rare piece that still does not fit.
 from __future__ import annotations
 
 import re
+import zlib
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,10 @@ _MARGIN: Final = 2  # tokens that joining context and text may add
 _CONTEXT_SHARE: Final = 4  # context takes at most a quarter of the window
 _TINY_SHARE: Final = 4  # sections below a quarter of the target look for company
 _COUNTING_PIECE: Final = 200_000
+# How often, on average, the start of a paragraph or of a tiny section ends a run.
+_ELEMENTS_A_RUN: Final = 24
+_SECTIONS_A_RUN: Final = 4
+_ANCHOR_CHARACTERS: Final = 80
 _SENTENCE: Final = re.compile(
     r"""[.!?…]+["'”’»)\]]*\s+(?=["'“‘«(\[]*[^\sa-z])|[。！？]+["”’」』）]*|\n+"""
 )
@@ -117,9 +122,10 @@ class _Chunker:
         for group in self._groups(self._sections()):
             path = _common_path(group)
             units = [unit for section in group for unit in section.units]
-            for piece in self._pack(units, path):
-                for fitted in self._fitted(piece, path):
-                    drafts.append(self._draft(len(drafts), fitted, path))
+            for run in self._runs(units):
+                for piece in self._pack(run, path):
+                    for fitted in self._fitted(piece, path):
+                        drafts.append(self._draft(len(drafts), fitted, path))
         return drafts
 
     # Counting
@@ -210,7 +216,8 @@ class _Chunker:
         total = 0
         for section in sections:
             size = section.tokens
-            if pending and self._belong(pending, section, total, size, tiny):
+            anchored = total >= tiny and self._is_anchor(section.units[0], _SECTIONS_A_RUN)
+            if pending and not anchored and self._belong(pending, section, total, size, tiny):
                 pending.append(section)
                 total += size
                 continue
@@ -232,6 +239,38 @@ class _Chunker:
             return True  # however long what follows is: packing splits it
         fits = total + size <= self._target - self._context_room // 2
         return fits and (total < tiny or size < tiny)
+
+    # Runs
+
+    def _runs(self, units: list[_Unit]) -> Iterator[list[_Unit]]:
+        """A long section in stretches that are packed by themselves.
+
+        Where one ends follows from the paragraph that begins there, not from what came before, as
+        in content-defined chunking (Muthitacharoen et al. 2001, "A low-bandwidth network file
+        system"): a changed page of a new version then changes the chunks around it and leaves all
+        others, and their vectors, as they were.
+        """
+        run: list[_Unit] = []
+        size = 0
+        for unit in units:
+            starts_element = unit.start == unit.element_start and not unit.is_heading
+            after_heading = bool(run) and run[-1].is_heading
+            if (
+                size >= self._target
+                and starts_element
+                and not after_heading
+                and self._is_anchor(unit, _ELEMENTS_A_RUN)
+            ):
+                yield run
+                run, size = [], 0
+            run.append(unit)
+            size += unit.tokens
+        if run:
+            yield run
+
+    def _is_anchor(self, unit: _Unit, one_in: int) -> bool:
+        start = self._text[unit.start : unit.start + _ANCHOR_CHARACTERS]
+        return zlib.crc32(start.encode()) % one_in == 0
 
     # Packing
 

@@ -35,7 +35,8 @@ class IngestionJob(models.Model):
 
     A worker claims a stage by compare-and-set: it takes a lease and raises ``fence``; whoever
     wrote with an older fence writes nothing. ``attempts`` is counted in the row when a stage is
-    claimed, so that a document that kills its worker runs out of attempts.
+    claimed, so that a document that kills its worker runs out of attempts. Files that were sent
+    together share ``batch``, an id the sender chose.
     """
 
     collection_path: ClassVar[str] = "version__document__collection"
@@ -45,6 +46,7 @@ class IngestionJob(models.Model):
         "documents.DocumentVersion", on_delete=models.CASCADE, related_name="job"
     )
     status = models.CharField(max_length=10, choices=JobStatus.choices, default=JobStatus.QUEUED)
+    batch = models.UUIDField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     fence = models.PositiveIntegerField(default=0)
     lease_owner = models.CharField(max_length=100, blank=True)
@@ -65,7 +67,10 @@ class IngestionJob(models.Model):
                 fields=["created_at"],
                 name="job_open",
                 condition=Q(status__in=["queued", "parsing", "embedding"]),
-            )
+            ),
+            models.Index(fields=["lease_until"], name="job_leased", condition=~Q(lease_owner="")),
+            models.Index(fields=["batch"], name="job_batch", condition=Q(batch__isnull=False)),
+            models.Index(fields=["finished_at"], name="job_finished", condition=Q(status="ready")),
         ]
 
     def __str__(self) -> str:
@@ -93,3 +98,18 @@ class OutboxEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} {self.job_id}"
+
+
+class WorkerSign(models.Model):
+    """When a worker last proved that it takes messages from a queue; see ``ingestion.workers``."""
+
+    id = models.BigAutoField(primary_key=True)
+    queue = models.CharField(max_length=100)
+    node = models.CharField(max_length=200)
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["queue", "node"], name="sign_of_worker")]
+
+    def __str__(self) -> str:
+        return f"{self.node} on {self.queue}"

@@ -118,8 +118,8 @@ def publish(version: DocumentVersion, text: str) -> None:
     with transaction.atomic():
         spaces.hold()
         _embed(version.pk)
-        documents.publish_version(version)
-        index.remove_superseded_chunks(version.document_id)
+        documents.publish_versions([version.pk])
+        index.remove_superseded_chunks([version.document_id])
 
 
 def _drafts(text: str, *, title: str) -> list[ChunkDraft]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import IO, Any
 from uuid import UUID, uuid4
 
@@ -26,7 +28,11 @@ from assistant.users.models import User
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One file as it came in; everything but ``content`` is data, never a path or a type."""
+    """One file as it came in; everything but ``content`` is data, never a path or a type.
+
+    ``path`` is where it lay in an uploaded folder, or inside the document ``parent_id``, whose
+    part it then is. ``document_id`` names the document of which it is the next version.
+    """
 
     content: IO[bytes]
     filename: str
@@ -35,6 +41,9 @@ class Upload:
     external_id: str | None = None
     source_url: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    path: str = ""
+    parent_id: UUID | None = None
+    document_id: UUID | None = None
 
 
 def create_collection(*, name: str, description: str = "", actor: User) -> Collection:
@@ -65,40 +74,44 @@ def delete_collection(collection: Collection, *, actor: User) -> None:
 
 
 def store_version(
-    collection_id: UUID, upload: Upload, *, actor: User
+    collection_id: UUID, upload: Upload, *, actor: User | None, restored_from: int | None = None
 ) -> tuple[DocumentVersion, bool]:
     """Store an upload as a new document or the next version; returns it and whether it is new.
 
-    The same ``external_id`` in the collection is the same document; the same bytes as its latest
-    version are that version, and nothing is written. Must run inside a transaction: the caller
-    adds the job in the same commit. On rollback the stored bytes are removed again.
+    The same ``external_id`` in the collection, or the same ``path`` in the parent, is the same
+    document; the same bytes as its latest version are that version, and nothing is written. Must
+    run inside a transaction: the caller adds the job in the same commit. On rollback the stored
+    bytes are removed again.
 
-    Raises OSError when the storage refuses the bytes.
+    Raises Document.DoesNotExist when ``upload.document_id`` was deleted, and OSError when the
+    storage refuses the bytes.
     """
     assert connection.in_atomic_block
     sha256, size = storage.digest(upload.content)
-    document = _document_for(collection_id, upload, actor=actor)
-    latest = document.latest_version
+    version_id = uuid4()
+    document = _document_for(collection_id, upload, version_id, actor=actor)
+    is_first = document.latest_version_id == version_id
+    latest = None if is_first else document.latest_version
     if latest is not None and latest.sha256 == sha256:
         _refresh_labels(document, upload)
         return latest, False
-    version_id = uuid4()
     key = storage.save_original(version_id, upload.content)
     try:
-        number = document.versions.aggregate(last=Max("number"))["last"] or 0
         version = DocumentVersion.objects.create(
             id=version_id,
             document=document,
-            number=number + 1,
+            number=1 if is_first else _last_number(document) + 1,
             sha256=sha256,
             size=size,
             media_type=upload.media_type,
             filename=upload.filename[:255],
             storage_key=key,
+            restored_from=restored_from,
             created_by=actor,
         )
-        document.latest_version = version
-        _refresh_labels(document, upload)
+        if not is_first:
+            document.latest_version = version
+            _refresh_labels(document, upload)
         record(
             actor,
             "document.upload",
@@ -113,29 +126,48 @@ def store_version(
     return version, True
 
 
-def _document_for(collection_id: UUID, upload: Upload, *, actor: User) -> Document:
-    """The document with this external id, locked so that versions are numbered one by one."""
-    if upload.external_id is not None:
-        found: QuerySet[Document] = Document.objects.filter(
-            collection_id=collection_id, external_id=upload.external_id
-        )
-        if document := found.select_for_update().first():
-            return document
-        try:
-            with transaction.atomic():
-                return _create_document(collection_id, upload, actor=actor)
-        except IntegrityError:  # another upload of the same external id was faster
-            return found.select_for_update().get()
-    return _create_document(collection_id, upload, actor=actor)
+def _last_number(document: Document) -> int:
+    last: int | None = document.versions.aggregate(last=Max("number"))["last"]
+    return last or 0
 
 
-def _create_document(collection_id: UUID, upload: Upload, *, actor: User) -> Document:
+def _document_for(
+    collection_id: UUID, upload: Upload, version_id: UUID, *, actor: User | None
+) -> Document:
+    """The document that this upload is a version of, locked so that versions are numbered.
+
+    A new one already names ``version_id`` as its latest version, which is checked at the commit.
+    """
+    found: QuerySet[Document] = Document.objects.filter(collection_id=collection_id)
+    if upload.document_id is not None:
+        return found.select_for_update().get(pk=upload.document_id)
+    if upload.parent_id is not None:
+        found = found.filter(parent=upload.parent_id, path=upload.path)
+    elif upload.external_id is not None:
+        found = found.filter(external_id=upload.external_id)
+    else:
+        return _create_document(collection_id, upload, version_id, actor=actor)
+    if document := found.select_for_update().first():
+        return document
+    try:
+        with transaction.atomic():
+            return _create_document(collection_id, upload, version_id, actor=actor)
+    except IntegrityError:  # another upload of the same document was faster
+        return found.select_for_update().get()
+
+
+def _create_document(
+    collection_id: UUID, upload: Upload, version_id: UUID, *, actor: User | None
+) -> Document:
     document: Document = Document.objects.create(
         collection_id=collection_id,
         external_id=upload.external_id,
+        parent_id=upload.parent_id,
+        path=upload.path[:500],
         title=(upload.title or upload.filename)[:500],
         source_url=upload.source_url,
         metadata=upload.metadata,
+        latest_version_id=version_id,
         created_by=actor,
     )
     return document
@@ -148,55 +180,93 @@ def _refresh_labels(document: Document, upload: Upload) -> None:
         document.source_url = upload.source_url
     if upload.metadata:
         document.metadata = upload.metadata
+    if upload.path and document.parent_id is None:
+        document.path = upload.path[:500]
     document.updated_at = timezone.now()
     document.save()
 
 
-def publish_version(version: DocumentVersion) -> bool:
-    """Make ``version`` the one that answers, in one UPDATE.
+def publish_versions(version_ids: Sequence[UUID]) -> None:
+    """Make versions the ones that answer, in one UPDATE.
 
-    False, and nothing happens, when the document was deleted or a newer version is already
-    published. The caller holds the job's fence in the same transaction.
+    Left alone are those whose document was deleted and those older than the one that answers. The
+    caller holds the jobs' fences in the same transaction.
     """
-    now = timezone.now()
-    newer = DocumentVersion.objects.filter(
-        document_id=version.document_id, number__gt=version.number, published_at__isnull=False
-    )
-    if newer.exists():
-        return False
-    switched = (
-        Document.objects.get_queryset()
-        .filter(pk=version.document_id)
-        .update(current_version=version, updated_at=now)
-    )
-    if switched:
-        DocumentVersion.objects.filter(pk=version.pk).update(published_at=now)
-    return bool(switched)
+    assert connection.in_atomic_block
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH published AS (
+                UPDATE documents_document d
+                SET current_version_id = v.id, updated_at = statement_timestamp()
+                FROM documents_documentversion v
+                WHERE v.id = ANY(%s) AND d.id = v.document_id AND d.deleted_at IS NULL
+                AND NOT EXISTS (
+                    SELECT 1 FROM documents_documentversion newer
+                    WHERE newer.document_id = v.document_id AND newer.number > v.number
+                    AND newer.published_at IS NOT NULL
+                )
+                RETURNING v.id
+            )
+            UPDATE documents_documentversion SET published_at = statement_timestamp()
+            WHERE id IN (SELECT id FROM published)
+            """,
+            [list(version_ids)],
+        )
 
 
-def delete_document(document: Document, *, actor: User) -> None:
+def set_disabled(document: Document, *, disabled: bool, actor: User) -> None:
+    """Take a document and its parts out of search and answers, or bring them back; nothing goes."""
+    with transaction.atomic():
+        family = _family([document.pk])
+        changed = Document.objects.filter(pk__in=family, disabled_at__isnull=disabled).update(
+            disabled_at=timezone.now() if disabled else None
+        )
+        if changed:
+            record(actor, "document.disable" if disabled else "document.enable", document)
+
+
+def delete_document(document: Document, *, actor: User | None) -> None:
     """From the commit on it answers nothing; text and vectors go in the same transaction.
 
-    Chunks, embeddings and jobs fall with their versions; the bytes follow within minutes. The
-    tombstone keeps ids only.
+    Parts go with it. Chunks, embeddings and jobs fall with their versions; the bytes follow within
+    minutes. The tombstones keep ids only.
     """
     with transaction.atomic():
-        locked = Document.objects.select_for_update().filter(pk=document.pk).first()
-        if locked is None:
+        family = _family([document.pk])
+        if not family:
             return
-        versions = DocumentVersion.objects.filter(document=locked)
+        versions = DocumentVersion.objects.filter(document__in=family)
         _schedule_removal(versions)
-        record(actor, "document.delete", locked)
-        Document.objects.filter(pk=locked.pk).update(
+        record(actor, "document.delete", document, parts=len(family) - 1)
+        Document.objects.filter(pk__in=family).update(
             deleted_at=timezone.now(),
             current_version=None,
             latest_version=None,
             external_id=None,
             title="",
+            path="",
             source_url="",
             metadata={},
         )
         versions.delete()
+
+
+def delete_parts_except(document_id: UUID, kept: Container[UUID], *, actor: User | None) -> None:
+    """Delete the parts of a container that its newest version no longer holds."""
+    for part in Document.objects.filter(parent=document_id):
+        if part.pk not in kept:
+            delete_document(part, actor=actor)
+
+
+def _family(roots: list[UUID]) -> list[UUID]:
+    """The documents among ``roots`` that still live and all their parts, locked."""
+    found: list[UUID] = []
+    level = Document.objects.filter(pk__in=roots)
+    while ids := list(level.select_for_update().values_list("pk", flat=True)):
+        found.extend(ids)
+        level = Document.objects.filter(parent__in=ids)
+    return found
 
 
 def _schedule_removal(versions: QuerySet[DocumentVersion]) -> None:
@@ -219,10 +289,29 @@ def purge_originals(limit: int = 500) -> int:
     return removed
 
 
+def remove_strays(*, folder: int) -> int:
+    """Remove originals that no version names; returns how many.
+
+    A process that dies between storing the bytes and its commit leaves one. An hour is longer than
+    any upload, so none that is still to be committed is taken for one.
+    """
+    keys = storage.stored_before(timezone.now() - timedelta(hours=1), folder=folder)
+    named = set(
+        DocumentVersion.objects.filter(storage_key__in=keys).values_list("storage_key", flat=True)
+    )
+    strays = [key for key in keys if key not in named]
+    for key in strays:
+        storage.remove_original(key)
+    return len(strays)
+
+
 def store_text(version_id: UUID, *, text: str, elements: list[Any], boxes: list[Any]) -> None:
     """Write or replace the stored text of a version that is not published yet."""
-    VersionText.objects.update_or_create(
-        version_id=version_id, defaults={"text": text, "elements": elements, "boxes": boxes}
+    VersionText.objects.bulk_create(
+        [VersionText(version_id=version_id, text=text, elements=elements, boxes=boxes)],
+        update_conflicts=True,
+        unique_fields=["version"],
+        update_fields=["text", "elements", "boxes"],
     )
 
 

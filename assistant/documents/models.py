@@ -43,8 +43,12 @@ class Document(models.Model):
     """A thing with a title in one Collection.
 
     ``latest_version`` is the newest upload in whatever state; ``current_version`` is the one that
-    answers questions, switched in one UPDATE when a new version is whole. Deleting leaves a
-    tombstone without text, so that a late task or a restored backup cannot bring it back.
+    answers questions, switched in one UPDATE when a new version is whole. While ``disabled_at`` is
+    set it answers nothing but stays readable. Deleting leaves a tombstone without text, so that a
+    late task or a restored backup cannot bring it back.
+
+    ``path`` is where it lay in the uploaded folder, or within ``parent``: the mail or archive that
+    it came out of, with which it is replaced and deleted.
     """
 
     collection_path: ClassVar[str] = "collection"
@@ -52,6 +56,8 @@ class Document(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     collection = models.ForeignKey(Collection, on_delete=models.CASCADE, related_name="documents")
     external_id = models.CharField(max_length=500, null=True, blank=True)  # noqa: DJ001  NULL: none given, not unique
+    parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True, related_name="children")
+    path = models.CharField(max_length=500, blank=True)
     title = models.CharField(max_length=500)
     source_url = models.URLField(max_length=2000, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
@@ -64,6 +70,7 @@ class Document(models.Model):
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(default=timezone.now)
+    disabled_at = models.DateTimeField(null=True, editable=False)
     deleted_at = models.DateTimeField(null=True, editable=False)
 
     objects = LiveDocuments()
@@ -89,7 +96,12 @@ class Document(models.Model):
                 fields=["collection", "external_id"],
                 name="document_external_id",
                 condition=Q(deleted_at=None, external_id__isnull=False),
-            )
+            ),
+            models.UniqueConstraint(
+                fields=["parent", "path"],
+                name="document_part",
+                condition=Q(deleted_at=None, parent__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -114,6 +126,7 @@ class DocumentVersion(models.Model):
     page_count = models.PositiveIntegerField(null=True)
     chunk_count = models.PositiveIntegerField(null=True)
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    restored_from = models.PositiveIntegerField(null=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     published_at = models.DateTimeField(null=True)
 
@@ -124,6 +137,7 @@ class DocumentVersion(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["document", "number"], name="version_number")
         ]
+        indexes = [models.Index(fields=["sha256"], name="version_bytes")]
 
     def __str__(self) -> str:
         return f"{self.filename} (version {self.number})"

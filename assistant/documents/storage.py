@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from datetime import datetime
 from typing import IO
 from uuid import UUID
 
 from django.core.files.base import File
 from django.core.files.storage import default_storage
+
+
+FOLDERS = 256
+"""Into how many folders originals are spread."""
 
 
 def key_for(version_id: UUID) -> str:
@@ -53,6 +58,17 @@ def open_original(key: str) -> File[bytes]:
 
 def remove_original(key: str) -> None:
     default_storage.delete(key)
+
+
+def stored_before(moment: datetime, *, folder: int) -> list[str]:
+    """Keys of originals written before ``moment``, of one of the FOLDERS parts of the storage."""
+    parent = f"originals/{folder:02x}"
+    try:
+        names = default_storage.listdir(parent)[1]
+    except FileNotFoundError:
+        return []
+    keys = [f"{parent}/{name}" for name in names]
+    return [key for key in keys if default_storage.get_modified_time(key) < moment]
 
 
 def digest(content: IO[bytes]) -> tuple[str, int]:

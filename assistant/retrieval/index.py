@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,10 @@ class Draft(Protocol):
     def page(self) -> int | None: ...
 
 
+# Rows of one INSERT: a long document must not become one message of hundreds of megabytes.
+_ROWS_AT_ONCE = 2_000
+
+
 @dataclass(frozen=True, slots=True)
 class PendingChunk:
     """A chunk that waits for its vector."""
@@ -53,54 +59,61 @@ def replace_chunks(version: DocumentVersion, drafts: Sequence[Draft]) -> None:
     """Make ``drafts`` the chunks of a version that is not published yet.
 
     Vectors of chunks whose text was embedded before, in any document, are taken over by content
-    hash. The caller holds the job's fence in the open transaction.
+    hash, in the space that is searched and in the one that is being filled. The caller holds the
+    job's fence in the open transaction.
     """
     assert connection.in_atomic_block
     Chunk.objects.filter(version=version).delete()
-    document = version.document
-    rows = [
-        Chunk(
-            version=version,
-            document_id=document.pk,
-            collection_id=document.collection_id,
-            ordinal=draft.ordinal,
-            text=draft.text,
-            context=_context(draft),
-            heading_path=list(draft.heading_path),
-            page=draft.page,
-            char_start=draft.char_start,
-            char_end=draft.char_end,
-            content_hash=hashlib.sha256(draft.embed_text.encode()).digest(),
-            terms="",
-            term_count=0,
-        )
-        for draft in drafts
-    ]
-    Chunk.objects.bulk_create(rows, batch_size=500)
-    _index_terms(version.pk)
+    ids: list[int] = []
+    for start in range(0, len(drafts), _ROWS_AT_ONCE):
+        ids += _insert_chunks(version, drafts[start : start + _ROWS_AT_ONCE])
     for space in EmbeddingSpace.objects.filter(Q(is_active=True) | Q(target_since__isnull=False)):
-        take_over_vectors(
-            Chunk.objects.filter(version=version).values_list("pk", flat=True), space=space
+        take_over_vectors(ids, space=space)
+
+
+def _insert_chunks(version: DocumentVersion, drafts: Sequence[Draft]) -> list[int]:
+    """One statement: the rows travel as arrays and their terms are made on the way in."""
+    document = version.document
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            INSERT INTO {Chunk._meta.db_table} (
+                version_id, document_id, collection_id, ordinal, text, context, heading_path, page,
+                char_start, char_end, content_hash, terms, term_count
+            )
+            SELECT %s, %s, %s, d.ordinal, d.text, d.context,
+                   ARRAY(SELECT jsonb_array_elements_text(d.headings::jsonb)),
+                   d.page, d.char_start, d.char_end, d.content_hash, t.terms,
+                   coalesce((SELECT sum(cardinality(positions)) FROM unnest(t.terms)), 0)
+            FROM unnest(
+                %s::int[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[],
+                %s::bytea[]
+            ) AS d(ordinal, text, context, headings, page, char_start, char_end, content_hash)
+            CROSS JOIN LATERAL
+                to_tsvector(%s::regconfig, unaccent(d.context || E'\n' || d.text)) AS t(terms)
+            RETURNING id
+            """,
+            [
+                version.pk,
+                document.pk,
+                document.collection_id,
+                [draft.ordinal for draft in drafts],
+                [draft.text for draft in drafts],
+                [_context(draft) for draft in drafts],
+                [json.dumps(draft.heading_path) for draft in drafts],
+                [draft.page for draft in drafts],
+                [draft.char_start for draft in drafts],
+                [draft.char_end for draft in drafts],
+                [hashlib.sha256(draft.embed_text.encode()).digest() for draft in drafts],
+                settings.TEXT_SEARCH_CONFIG,
+            ],
         )
+        return [row[0] for row in cursor.fetchall()]
 
 
 def _context(draft: Draft) -> str:
     """What ``embed_text`` puts in front of the text."""
     return draft.embed_text.removesuffix(draft.text).rstrip("\n")
-
-
-def _index_terms(version_id: UUID) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            UPDATE {Chunk._meta.db_table} SET (terms, term_count) = (
-                SELECT t, coalesce((SELECT sum(cardinality(positions)) FROM unnest(t)), 0)
-                FROM to_tsvector(%s::regconfig, unaccent(context || E'\\n' || text)) AS t
-            )
-            WHERE version_id = %s
-            """,
-            [settings.TEXT_SEARCH_CONFIG, version_id],
-        )
 
 
 def take_over_vectors(chunk_ids: Iterable[int], *, space: EmbeddingSpace) -> None:
@@ -171,42 +184,60 @@ def without_vector(chunks: Sequence[PendingChunk], *, space: EmbeddingSpace) -> 
     return [chunk for chunk in chunks if chunk.chunk_id not in have]
 
 
-def has_all_vectors(version_id: UUID, *, space: EmbeddingSpace) -> bool:
-    return not _without_vector([version_id], space).exists()
-
-
 def store_vectors(
     chunks: Sequence[PendingChunk], vectors: Vectors, *, space: EmbeddingSpace
 ) -> None:
     """Vectors come in the order of ``chunks``; those of chunks deleted meanwhile are dropped."""
-    with transaction.atomic():
-        alive = set(
-            Chunk.objects.select_for_update(no_key=True)
-            .filter(pk__in=[chunk.chunk_id for chunk in chunks])
-            .values_list("pk", flat=True)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS vector_in (chunk_id bigint, vector halfvec)"
+            " ON COMMIT DELETE ROWS; DELETE FROM vector_in"
         )
-        Embedding.objects.bulk_create(
-            [
-                Embedding(
-                    chunk_id=chunk.chunk_id,
-                    space=space,
-                    collection_id=chunk.collection_id,
-                    content_hash=chunk.content_hash,
-                    vector=HalfVector(vector),
-                )
-                for chunk, vector in zip(chunks, vectors, strict=True)
-                if chunk.chunk_id in alive
-            ],
-            ignore_conflicts=True,
+        with cursor.cursor.copy("COPY vector_in FROM STDIN (FORMAT BINARY)") as copy:
+            copy.write(_binary_rows(chunks, vectors))
+        # The chunks that still live are locked: a version that is deleted meanwhile waits, and
+        # its new vectors then fall with it.
+        cursor.execute(
+            f"""
+            WITH alive AS (
+                SELECT id, collection_id, content_hash FROM {Chunk._meta.db_table}
+                WHERE id IN (SELECT chunk_id FROM vector_in) FOR KEY SHARE
+            )
+            INSERT INTO {Embedding._meta.db_table}
+                (chunk_id, space_id, collection_id, content_hash, vector)
+            SELECT c.id, %s, c.collection_id, c.content_hash, i.vector
+            FROM vector_in i JOIN alive c ON c.id = i.chunk_id
+            ON CONFLICT (chunk_id, space_id) DO NOTHING
+            """,
+            [space.pk],
         )
 
 
-def remove_superseded_chunks(document_id: UUID) -> None:
-    """Drop chunks and vectors of versions older than the current one; their text stays."""
-    current = (
-        Document.objects.filter(pk=document_id)
-        .values_list("current_version__number", flat=True)
-        .first()
-    )
-    if current is not None:
-        Chunk.objects.filter(version__document_id=document_id, version__number__lt=current).delete()
+def _binary_rows(chunks: Sequence[PendingChunk], vectors: Vectors) -> bytes:
+    """Rows of (bigint, halfvec) as PostgreSQL's COPY BINARY wants them.
+
+    Fifty times cheaper than text; psycopg cannot be told the type, which has no fixed number. See
+    "File Formats, Binary Format" of COPY in PostgreSQL's manual.
+    """
+    rows = [b"PGCOPY\n\xff\r\n\0" + bytes(8)]
+    for chunk, vector in zip(chunks, vectors, strict=True):
+        packed = HalfVector(vector).to_binary()
+        rows.append(struct.pack("!hiqi", 2, 8, chunk.chunk_id, len(packed)) + packed)
+    rows.append(struct.pack("!h", -1))
+    return b"".join(rows)
+
+
+def remove_superseded_chunks(document_ids: Iterable[UUID]) -> None:
+    """Drop chunks and vectors of versions older than the current ones; their text stays."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            DELETE FROM {Chunk._meta.db_table} WHERE version_id IN (
+                SELECT old.id FROM {DocumentVersion._meta.db_table} old
+                JOIN {Document._meta.db_table} d ON d.id = old.document_id
+                JOIN {DocumentVersion._meta.db_table} present ON present.id = d.current_version_id
+                WHERE d.id = ANY(%s) AND old.number < present.number
+            )
+            """,
+            [list(document_ids)],
+        )

@@ -10,6 +10,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from assistant import engines
 from assistant.permissions.policy import AnyUser, collections_with_role
 from assistant.permissions.roles import Role
+from assistant.retrieval import spaces
 from assistant.retrieval.models import Chunk, Embedding
 
 
@@ -49,7 +50,8 @@ def chunks_of(
         .annotate(has_vector=Exists(vector))
         .order_by("ordinal")[:limit]
     )
-    counter = engines.token_counter()
+    space = spaces.active()
+    counter = spaces.tokens_of(space) if space else engines.token_counter()
     return [
         IndexedChunk(
             ordinal=row.ordinal,

@@ -58,7 +58,7 @@ def collection(reader: User) -> Collection:
 
 @pytest.fixture
 def handbook(collection: Collection, models: dict[str, FakeEmbedder]) -> list[Document]:
-    pages = [
+    return [
         make_document(
             collection,
             title=f"Page {n}",
@@ -66,12 +66,11 @@ def handbook(collection: Collection, models: dict[str, FakeEmbedder]) -> list[Do
         )
         for n in range(5)
     ]
-    with connection.cursor() as cursor:  # a commit would have checked them before the next index
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    return pages
 
 
 def start() -> EmbeddingSpace:
+    with connection.cursor() as cursor:  # as a commit would have, before the next index is made
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
     return reembedding.start(NEXT.name, actor=None)
 
 
