@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -24,8 +25,11 @@ OURS = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "EMBEDDING_BASE_URL", "DATA_D
 
 @dataclass(frozen=True, slots=True)
 class Site:
+    """``process`` is the supervisor's process id."""
+
     api: httpx.Client
     services: dict[str, Any]
+    process: int
 
 
 def free_port() -> int:
@@ -65,11 +69,57 @@ def running_site(**env: str) -> Iterator[Site]:
             headers={"Authorization": f"Bearer {token}"},
             timeout=120,
         ) as api:
-            yield Site(api, services)
+            yield Site(api, services, up.pid)
     finally:
         up.terminate()
         up.wait(timeout=90)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def peak_memory(process: int) -> dict[str, int]:
+    """MiB that each process below ``process`` held at most, by what it is; Linux only.
+
+    Those of one name are counted by the largest.
+    """
+    peaks: dict[str, int] = {}
+    for child in _descendants(process):
+        try:
+            status = Path(f"/proc/{child}/status").read_text(encoding="utf-8")
+            command = Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8")
+        except OSError:  # it has ended
+            continue
+        if match := re.search(r"VmHWM:\s+(\d+) kB", status):
+            name = _name_of(command)
+            peaks[name] = max(peaks.get(name, 0), int(match[1]) // 1024)
+    return dict(sorted(peaks.items()))
+
+
+def _descendants(process: int) -> Iterator[int]:
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        try:
+            children = path.read_text(encoding="utf-8").split()
+        except OSError:
+            continue
+        for child in children:
+            yield int(child)
+            yield from _descendants(int(child))
+
+
+def _name_of(command: str) -> str:
+    words = command.replace("\0", " ")
+    for name, part in (
+        ("web", "uvicorn"),
+        ("worker parse", "-Q parse"),
+        ("worker embed", "-Q embed"),
+        ("beat", " beat "),
+        ("embedding server", "embedding_server"),
+        ("parser", "sandbox_zygote"),
+        ("postgres", "postgres"),
+        ("valkey", "valkey"),
+    ):
+        if part in words:
+            return name
+    return words.split(" ")[0].rpartition("/")[2] or "other"
 
 
 def _wait_until_ready(port: int, up: subprocess.Popen[bytes]) -> None:

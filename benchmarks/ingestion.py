@@ -21,7 +21,7 @@ import time
 
 import psycopg
 
-from benchmarks._site import Site, documents, running_site, upload
+from benchmarks._site import Site, documents, peak_memory, running_site, upload
 
 BARE = """
 import json, sys, time
@@ -53,6 +53,7 @@ def main() -> None:
         wait(site, collection, count)
         seconds = time.perf_counter() - started
         texts = chunk_texts(site, collection)
+        peaks = peak_memory(site.process)
     ours = len(texts) / seconds
     print(f"{count} documents, {len(texts)} chunks in {seconds:.1f} s")
     print(f"end to end            {ours:8.1f} chunks/s")
@@ -67,6 +68,7 @@ def main() -> None:
         if line.startswith("["):
             name, rate = json.loads(line)
             print(f"bare encode {name}      {rate:8.1f} chunks/s   ratio {ours / rate:.2f}")
+    print("peak memory           " + ", ".join(f"{name} {mib} MiB" for name, mib in peaks.items()))
 
 
 def wait(site: Site, collection: str, count: int) -> None:

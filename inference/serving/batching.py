@@ -27,12 +27,14 @@ Lane = Literal["query", "bulk"]
 LANES: Final[tuple[Lane, Lane]] = ("query", "bulk")
 _RUN_TEXTS: Final = 512
 _QUIET_SECONDS: Final = 10.0
+_BATCHES_A_RELEASE: Final = 32
 
 
 class BatchEncoder(Protocol):
-    """What the model thread calls; one call at a time."""
+    """What the model thread calls; one call at a time. ``release_memory`` comes now and then."""
 
     def encode(self, texts: Sequence[str]) -> Vectors: ...
+    def release_memory(self) -> None: ...
 
 
 class QueueFullError(Exception):
@@ -168,6 +170,8 @@ class Batcher:
                     self._run.extend(batch)
                     break
             self._encode(encoder, batch)
+            if self.stats.batches % _BATCHES_A_RELEASE == 0:
+                encoder.release_memory()
         self._refuse_rest()
 
     def _refuse_rest(self) -> None:
