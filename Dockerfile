@@ -11,6 +11,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && pip install -r requirements.lock
 
 FROM python:3.11-slim-bookworm
+# Reads scans and pictures; more languages: tesseract-ocr-deu and its like, with OCR_LANGUAGES.
+ARG TESSERACT_LANGUAGES="tesseract-ocr-eng tesseract-ocr-deu"
+RUN apt-get update \
+    && apt-get install --no-install-recommends -y tesseract-ocr tesseract-ocr-osd ${TESSERACT_LANGUAGES} \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin assistant \
     && install --directory --owner 10001 --group 10001 --mode 0750 /data
 COPY --from=build /opt/venv /opt/venv

@@ -13,6 +13,8 @@ import zipfile
 import zlib
 from typing import BinaryIO, Final
 
+import olefile
+
 from ingestion.errors import FailureCode, IngestionError, readable_bytes
 from ingestion.parsers.decoding import looks_like_text
 from ingestion.parsing_limits import Limits
@@ -21,10 +23,27 @@ _OOXML: Final = "application/vnd.openxmlformats-officedocument."
 DOCX: Final = _OOXML + "wordprocessingml.document"
 PPTX: Final = _OOXML + "presentationml.presentation"
 XLSX: Final = _OOXML + "spreadsheetml.sheet"
-ODT: Final = "application/vnd.oasis.opendocument.text"
+XLSB: Final = "application/vnd.ms-excel.sheet.binary.macroenabled.12"
+DOC: Final = "application/msword"
+PPT: Final = "application/vnd.ms-powerpoint"
+XLS: Final = "application/vnd.ms-excel"
+MSG: Final = "application/vnd.ms-outlook"
+_ODF: Final = "application/vnd.oasis.opendocument."
+ODT: Final = _ODF + "text"
+ODS: Final = _ODF + "spreadsheet"
+ODP: Final = _ODF + "presentation"
 EPUB: Final = "application/epub+zip"
 PDF: Final = "application/pdf"
 RTF: Final = "application/rtf"
+ZIP: Final = "application/zip"
+PNG: Final = "image/png"
+JPEG: Final = "image/jpeg"
+TIFF: Final = "image/tiff"
+BMP: Final = "image/bmp"
+GIF: Final = "image/gif"
+WEBP: Final = "image/webp"
+HEIC: Final = "image/heic"
+IMAGES: Final = frozenset({PNG, JPEG, TIFF, BMP, GIF, WEBP, HEIC})
 
 SUPPORTED: Final[dict[str, str]] = {
     ".md": "text/markdown",
@@ -41,40 +60,96 @@ SUPPORTED: Final[dict[str, str]] = {
     ".yaml": "application/yaml",
     ".csv": "text/csv",
     ".tsv": "text/tab-separated-values",
+    ".rst": "text/x-rst",
+    ".org": "text/x-org",
     ".eml": "message/rfc822",
+    ".msg": MSG,
+    ".mbox": "application/mbox",
     ".rtf": RTF,
     ".docx": DOCX,
+    ".docm": DOCX,
+    ".dotx": DOCX,
     ".pptx": PPTX,
+    ".pptm": PPTX,
+    ".ppsx": PPTX,
+    ".potx": PPTX,
     ".xlsx": XLSX,
+    ".xlsm": XLSX,
+    ".xltx": XLSX,
+    ".xlsb": XLSB,
+    ".doc": DOC,
+    ".dot": DOC,
+    ".ppt": PPT,
+    ".pps": PPT,
+    ".xls": XLS,
     ".odt": ODT,
+    ".ott": ODT,
+    ".ods": ODS,
+    ".ots": ODS,
+    ".odp": ODP,
+    ".otp": ODP,
     ".epub": EPUB,
     ".pdf": PDF,
+    ".zip": ZIP,
+    ".png": PNG,
+    ".jpg": JPEG,
+    ".jpeg": JPEG,
+    ".tif": TIFF,
+    ".tiff": TIFF,
+    ".bmp": BMP,
+    ".gif": GIF,
+    ".webp": WEBP,
+    ".heic": HEIC,
+    ".heif": HEIC,
 }
 """File name ending to media type: what can be read."""
 
 SUPPORTED_IN_WORDS: Final = (
-    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx), OpenDocument text (.odt), RTF, EPUB, "
-    "HTML, Markdown, plain text, CSV, TSV, e-mail (.eml), JSON, XML, YAML"
+    "PDF, Word, PowerPoint, Excel, OpenDocument, RTF, EPUB, HTML, Markdown, plain text, CSV, "
+    "e-mail (.eml, .msg), images, ZIP, JSON, XML, YAML"
 )
 
-_CONTAINERS: Final = frozenset({DOCX, PPTX, XLSX, ODT, EPUB})
+_OLE_FORMATS: Final = frozenset({DOC, PPT, XLS, MSG})
+_CONTAINERS: Final = frozenset({DOCX, PPTX, XLSX, XLSB, ODT, ODS, ODP, EPUB, ZIP})
+_BINARY: Final = _CONTAINERS | _OLE_FORMATS | {PDF, RTF}
 _NAMES: Final = {
     PDF: "a PDF",
     RTF: "an RTF document",
     DOCX: "a Word document (.docx)",
     PPTX: "a PowerPoint presentation (.pptx)",
     XLSX: "an Excel workbook (.xlsx)",
+    XLSB: "a binary Excel workbook (.xlsb)",
+    DOC: "a Word document in the format of before 2007 (.doc)",
+    PPT: "a PowerPoint presentation in the format of before 2007 (.ppt)",
+    XLS: "an Excel workbook in the format of before 2007 (.xls)",
+    MSG: "an Outlook message (.msg)",
     ODT: "an OpenDocument text (.odt)",
+    ODS: "an OpenDocument spreadsheet (.ods)",
+    ODP: "an OpenDocument presentation (.odp)",
     EPUB: "an e-book (.epub)",
+    ZIP: "a ZIP archive",
+    PNG: "a PNG image",
+    JPEG: "a JPEG image",
+    TIFF: "a TIFF image",
+    BMP: "a BMP image",
+    GIF: "a GIF image",
+    WEBP: "a WebP image",
+    HEIC: "a HEIC image",
 }
+_IMAGE_SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
+    (0, b"\x89PNG\r\n\x1a\n", PNG),
+    (0, b"\xff\xd8\xff", JPEG),
+    (0, b"GIF8", GIF),
+    (0, b"II*\0", TIFF),
+    (0, b"MM\0*", TIFF),
+    (0, b"II+\0", TIFF),
+    (0, b"MM\0+", TIFF),
+    (8, b"WEBP", WEBP),
+    (6, b"\0\0\0\0", BMP),  # with the letters BM in front, see _image_type
+    *((4, b"ftyp" + brand, HEIC) for brand in (b"hei", b"hev", b"mif1", b"msf1", b"avif")),
+)
 _SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
-    (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
-    (0, b"\xff\xd8\xff", "a JPEG image"),
-    (0, b"GIF8", "a GIF image"),
-    (0, b"II*\0", "a TIFF image"),
-    (0, b"MM\0*", "a TIFF image"),
-    (8, b"WEBP", "a WebP image"),
-    (4, b"ftyp", "a video or HEIC image"),
+    (4, b"ftyp", "a video"),
     (0, b"RIFF", "a sound or video file"),
     (0, b"ID3", "a sound file"),
     (0, b"OggS", "a sound or video file"),
@@ -91,8 +166,23 @@ _SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"SQLite format 3\0", "a database"),
 )
 _OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_ENCRYPTED_OOXML: Final = "EncryptedPackage".encode("utf-16-le")
+_OLE_STREAMS: Final = {
+    "worddocument": DOC,
+    "powerpoint document": PPT,
+    "workbook": XLS,
+    "book": XLS,
+    "__properties_version1.0": MSG,
+    "visiodocument": "a Visio drawing",
+    "quill": "a Publisher document",
+}
 _MAIN_PART: Final = re.compile(rb'ContentType="([^"]{1,200}\.main\+xml|[^"]{1,200}binary[^"]*)"')
+# Where programs put the main part when its type is not declared for it by name.
+_MAIN_PARTS: Final = {
+    "word/document.xml": DOCX,
+    "ppt/presentation.xml": PPTX,
+    "xl/workbook.xml": XLSX,
+    "xl/workbook.bin": XLSB,
+}
 _HEAD: Final = 64 << 10
 _SMALL_MEMBER: Final = 1 << 20
 _RATIO_COUNTS_FROM: Final = 32 << 20
@@ -120,10 +210,9 @@ def inspect(stream: BinaryIO, *, filename: str, size: int, limits: Limits) -> st
         )
     try:
         stream.seek(0)
-        _require(stream, expected, extension=extension, size=size, limits=limits)
+        return _require(stream, expected, extension=extension, size=size, limits=limits)
     finally:
         stream.seek(0)
-    return expected
 
 
 def extension_of(filename: str) -> str:
@@ -132,16 +221,29 @@ def extension_of(filename: str) -> str:
     return match[0].lower() if match else ""
 
 
-def _require(stream: BinaryIO, expected: str, *, extension: str, size: int, limits: Limits) -> None:
+def _require(stream: BinaryIO, expected: str, *, extension: str, size: int, limits: Limits) -> str:
+    """The media type, which for images is what the bytes say, whatever the ending."""
     head = stream.read(_HEAD)
+    image = _image_type(head)
+    if image and expected in IMAGES:
+        return image
     if head.startswith(_OLE):
-        _reject_ole(stream, extension)
-    if head.startswith((b"PK\x03\x04", _END_RECORD)):
+        found = _identify_ole(stream)
+    elif head.startswith((b"PK\x03\x04", _END_RECORD)):
         found = _identify_archive(stream, size=size, limits=limits)
-        if found != expected:
-            _mismatch(extension, _NAMES.get(found, found))
-        return
-    if expected in _CONTAINERS or expected in (PDF, RTF):
+    else:
+        _require_single(head, expected, extension, image)
+        return expected
+    if found != expected:
+        _mismatch(extension, _NAMES.get(found, found))
+    return expected
+
+
+def _require_single(head: bytes, expected: str, extension: str, image: str | None) -> None:
+    """A file that is not a container with parts inside."""
+    if image:
+        _mismatch(extension, _NAMES[image])
+    if expected in _BINARY or expected in IMAGES:
         _require_binary(head, expected, extension)
         return
     if b"%PDF-" in head[:1024]:
@@ -178,15 +280,33 @@ def _known_binary(head: bytes) -> str | None:
     )
 
 
-def _reject_ole(stream: BinaryIO, extension: str) -> None:
-    """OLE containers are either encrypted OOXML or the Office formats of before 2007."""
+def _image_type(head: bytes) -> str | None:
+    for at, magic, media_type in _IMAGE_SIGNATURES:
+        if head[at : at + len(magic)] == magic and (media_type != BMP or head[:2] == b"BM"):
+            return media_type
+    return None
+
+
+def _identify_ole(stream: BinaryIO) -> str:
+    """Media type or description of an OLE container (Office before 2007), by its top directory."""
     stream.seek(0)
-    tail = b""
-    while block := stream.read(1 << 20):
-        if _ENCRYPTED_OOXML in tail + block:
-            raise IngestionError(FailureCode.PASSWORD_PROTECTED)
-        tail = block[-len(_ENCRYPTED_OOXML) :]
-    _mismatch(extension, "an Office document in the format of before 2007")
+    try:
+        with olefile.OleFileIO(stream) as container:
+            names = {name[0].lower() for name in container.listdir(streams=True)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        raise IngestionError(FailureCode.CORRUPT_FILE, cause=repr(error)) from error
+    except RecursionError as error:
+        raise IngestionError(FailureCode.CORRUPT_FILE, cause="directory too deep") from error
+    if "\x09drmcontent" in names or "drmencryptedtransform" in names:
+        raise IngestionError(
+            FailureCode.PASSWORD_PROTECTED, protection="rights management", guard="it"
+        )
+    if "encryptedpackage" in names:  # an OOXML document with a password
+        raise IngestionError(FailureCode.PASSWORD_PROTECTED)
+    return next(
+        (found for stream_name, found in _OLE_STREAMS.items() if stream_name in names),
+        "an Office file of another kind",
+    )
 
 
 def _identify_archive(stream: BinaryIO, *, size: int, limits: Limits) -> str:
@@ -243,9 +363,12 @@ def _archive_type(archive: zipfile.ZipFile) -> str:
     names = {name.lower(): name for name in archive.namelist()}
     if "mimetype" in names:
         declared = _read_small(archive, names["mimetype"]).strip().decode("ascii", "replace")
-        if declared == EPUB or declared.startswith(ODT):
-            return EPUB if declared == EPUB else ODT
-        if declared.startswith("application/vnd.oasis.opendocument."):
+        if declared == EPUB:
+            return EPUB
+        for known in (ODT, ODS, ODP):
+            if declared.startswith(known):  # templates have "-template" after it
+                return known
+        if declared.startswith(_ODF):
             return f"an OpenDocument {declared.rpartition('.')[2][:20]}"
     if "[content_types].xml" in names:
         types = _read_small(archive, names["[content_types].xml"])
@@ -258,9 +381,11 @@ def _archive_type(archive: zipfile.ZipFile) -> str:
             if b"spreadsheetml." in part:
                 return XLSX
             if b"ms-excel." in part:
-                return "a binary Excel workbook (.xlsb)" if b"binary" in part else XLSX
-        return "an Office file of another kind"
-    return "a ZIP archive"
+                return XLSB if b"binary" in part else XLSX
+    for part, media_type in _MAIN_PARTS.items():
+        if part in names:
+            return media_type
+    return "an Office file of another kind" if "[content_types].xml" in names else ZIP
 
 
 def _read_small(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -25,6 +25,7 @@ PATH_SEPARATOR: Final = " > "
 _MARGIN: Final = 2  # tokens that joining context and text may add
 _CONTEXT_SHARE: Final = 4  # context takes at most a quarter of the window
 _TINY_SHARE: Final = 4  # sections below a quarter of the target look for company
+_DOUBT_SHARE: Final = 10  # a chunk with less than a tenth of the window to spare is counted again
 _COUNTING_PIECE: Final = 200_000
 # How often, on average, the start of a paragraph or of a tiny section ends a run.
 _ELEMENTS_A_RUN: Final = 24
@@ -318,7 +319,9 @@ class _Chunker:
 
     def _fitted(self, units: list[_Unit], path: _Path) -> Iterator[list[_Unit]]:
         """The check that counts: what is embedded, by the model's own tokenizer."""
-        if self._counter.count(self._embed_text(units, path)) <= self._room:
+        if self._surely_fits(units, path) or (
+            self._counter.count(self._embed_text(units, path)) <= self._room
+        ):
             yield units
             return
         if len(units) > 1:
@@ -328,6 +331,26 @@ class _Chunker:
             halves = [[part] for part in self._halves(units[0])]
         for half in halves:
             yield from self._fitted(half, path)
+
+    def _surely_fits(self, units: list[_Unit], path: _Path) -> bool:
+        """Whether the tokens that were counted once leave so much room that none is in doubt.
+
+        Counting again costs as much as counting did. What begins or ends within a word is in
+        doubt: a tokenizer may take a long word as one token and its half as many.
+        """
+        start, end = units[0].start, units[-1].end
+        if not all(self._is_between_words(at) for at in (start, end)):
+            return False
+        tokens = self._tokens(start, end) + self._header_tokens(units[0])
+        tokens += self._context(self._names(path))[1]
+        return tokens + self._room // _DOUBT_SHARE + _MARGIN <= self._room
+
+    def _is_between_words(self, at: int) -> bool:
+        return (
+            not 0 < at < len(self._text)
+            or " " in (self._text[at - 1], self._text[at])
+            or ("\n" in (self._text[at - 1], self._text[at]))
+        )
 
     def _halves(self, unit: _Unit) -> tuple[_Unit, _Unit]:
         middle = (unit.start + unit.end) // 2

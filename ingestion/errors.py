@@ -15,6 +15,8 @@ class FailureCode(StrEnum):
     TYPE_MISMATCH = "type_mismatch"
     PASSWORD_PROTECTED = "password_protected"  # noqa: S105 - a failure code, not a secret
     CORRUPT_FILE = "corrupt_file"
+    IMAGE_TOO_LARGE = "image_too_large"
+    OCR_UNAVAILABLE = "ocr_unavailable"
     TOO_LARGE = "too_large"
     ARCHIVE_BOMB = "archive_bomb"
     TOO_MANY_PAGES = "too_many_pages"
@@ -24,6 +26,8 @@ class FailureCode(StrEnum):
     PARSE_CRASHED = "parse_crashed"
     SANDBOX_LOST = "sandbox_lost"
     EMBEDDER_UNAVAILABLE = "embedder_unavailable"
+    EMBEDDER_MISCONFIGURED = "embedder_misconfigured"
+    STORAGE = "storage"
     INTERNAL = "internal"
     CANCELLED = "cancelled"
 
@@ -48,11 +52,19 @@ _FAILURES: Final[dict[FailureCode, _Failure]] = {
         "the right ending or save it again in the format its name says."
     ),
     FailureCode.PASSWORD_PROTECTED: _Failure(
-        "The file is protected by a password. Save a copy without the password and upload that."
+        "The file is protected by {protection}. Save a copy without {guard} and upload that."
     ),
     FailureCode.CORRUPT_FILE: _Failure(
         "The file is damaged or incomplete and could not be read. Open it in the program that "
         "made it, save it again and upload the new copy."
+    ),
+    FailureCode.IMAGE_TOO_LARGE: _Failure(
+        "The image has {pixels} million pixels; at most {limit} million are allowed here. Save it "
+        "at a lower resolution."
+    ),
+    FailureCode.OCR_UNAVAILABLE: _Failure(
+        "The text is in pictures only, and it cannot be recognised here because {reason}. Ask an "
+        "administrator to set this up, then retry the file; or upload a version with text."
     ),
     FailureCode.TOO_LARGE: _Failure(
         "The file is larger than the {limit} allowed here. Split it, or ask an administrator to "
@@ -89,6 +101,16 @@ _FAILURES: Final[dict[FailureCode, _Failure]] = {
         "be tried again; if this lasts, tell an administrator.",
         retryable=True,
     ),
+    FailureCode.EMBEDDER_MISCONFIGURED: _Failure(
+        "The embedding service refused the text: it serves another model, wants another key, or "
+        "cannot read it. Nothing is wrong with the file. An administrator finds the reason with "
+        "`manage.py doctor`; then retry."
+    ),
+    FailureCode.STORAGE: _Failure(
+        "The server's disk is full or does not answer. Nothing is lost: it will be tried again. "
+        "Tell an administrator.",
+        retryable=True,
+    ),
     FailureCode.INTERNAL: _Failure(
         "Something went wrong on our side. It will be tried again; if this lasts, tell an "
         "administrator.",
@@ -102,6 +124,9 @@ _DEFAULTS: Final[dict[str, str]] = {
     "found": "unknown",
     "limit": "limit",
     "pages": "too many",
+    "pixels": "too many",
+    "protection": "a password",
+    "guard": "the password",
     "reason": "too large",
     "scanned": "",
     "hint": "It may hold only pictures, links or settings; open it in its own program to see.",

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from ingestion.attachments import Attachment
 from ingestion.elements import Box, Element, ElementKind, ParsedDocument
 from ingestion.errors import FailureCode, IngestionError
 
@@ -58,6 +59,7 @@ class Block:
 class Extraction:
     """What a format's parser hands over. ``page_count`` is None where there are no pages.
 
+    ``attachments`` are the files inside with their raw names, read only when they are wanted.
     ``heading_is_title``: without a ``title``, a top heading that comes first is the title.
     """
 
@@ -68,6 +70,18 @@ class Extraction:
     warnings: list[str] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     heading_is_title: bool = True
+    attachments: Iterable[Attachment] = ()
+
+
+def attach(extraction: Extraction, attachments: list[Attachment]) -> Extraction:
+    """Adds files inside the document, and their names to its text."""
+    names = [name for attachment in attachments if (name := clean(attachment.name))]
+    if not attachments:
+        return extraction
+    listing = Block(ElementKind.PARAGRAPH, "Attachments: " + ", ".join(names))
+    extraction.blocks = [*extraction.blocks, listing]
+    extraction.attachments = attachments
+    return extraction
 
 
 def clean(text: str) -> str:

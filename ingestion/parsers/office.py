@@ -1,43 +1,18 @@
-"""Word and PowerPoint through unstructured."""
+"""PowerPoint through unstructured."""
 
 from __future__ import annotations
 
 import io
 import zipfile
 from collections.abc import Iterator
-from typing import Any, Final
-
-from lxml import etree
+from typing import Any
 
 from ingestion.elements import ElementKind
 from ingestion.parsers import unstructured_engine as engine
-from ingestion.parsers.blocks import Block, Extraction, clean
+from ingestion.parsers.blocks import Block, Extraction, attach
 from ingestion.parsers.html import rows_of_table
-
-_TITLE: Final = "{http://purl.org/dc/elements/1.1/}title"
-_MARGINS: Final = frozenset({"Header", "Footer"})
-# Titles that Office templates and converters leave behind say nothing about the document.
-_PLACEHOLDERS: Final = frozenset(
-    {"powerpoint presentation", "slide 1", "untitled", "microsoft word document", "word document"}
-)
-
-
-def parse_docx(data: bytes) -> Extraction:
-    """Headings by style, lists, tables. Page headers and footers go to ``metadata``.
-
-    Pages are not known: Word decides them when it prints.
-    """
-    elements = engine.partition_docx(file=io.BytesIO(data), languages=engine.NO_LANGUAGES)
-    margins = list(dict.fromkeys(clean(e.text) for e in elements if e.category in _MARGINS))
-    blocks = list(_docx_blocks(elements))
-    if not blocks:
-        blocks = [Block(ElementKind.PARAGRAPH, text) for text in margins]
-    return Extraction(
-        blocks,
-        "unstructured",
-        title=_core_title(data),
-        metadata={"page_margins": margins[:20]} if margins else {},
-    )
+from ingestion.parsers.office_title import core_title
+from ingestion.parsers.ole_objects import objects_in_package
 
 
 def parse_pptx(data: bytes) -> Extraction:
@@ -46,28 +21,14 @@ def parse_pptx(data: bytes) -> Extraction:
         file=io.BytesIO(data), languages=engine.NO_LANGUAGES, include_slide_notes=True
     )
     pages = [element.metadata.page_number or 1 for element in elements]
-    return Extraction(
+    extraction = Extraction(
         list(_pptx_blocks(elements)),
         "unstructured",
-        title=_core_title(data),
+        title=core_title(data),
         page_count=max(pages, default=None),
     )
-
-
-def _docx_blocks(elements: list[Any]) -> Iterator[Block]:
-    for element in elements:
-        depth = element.metadata.category_depth or 0
-        match element.category:
-            case "Header" | "Footer" | "PageBreak" | "Image":
-                continue
-            case "Title":
-                yield Block(ElementKind.HEADING, element.text, level=depth + 1)
-            case "Table":
-                yield _table(element)
-            case "ListItem":
-                yield Block(ElementKind.LIST_ITEM, element.text, level=depth)
-            case _:
-                yield Block(ElementKind.PARAGRAPH, element.text)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return attach(extraction, list(objects_in_package(archive)))
 
 
 def _pptx_blocks(elements: list[Any]) -> Iterator[Block]:
@@ -92,15 +53,3 @@ def _table(element: Any, page: int | None = None) -> Block:
     if not any(any(row) for row in rows):
         return Block(ElementKind.PARAGRAPH, element.text, page=page)
     return Block(ElementKind.TABLE, rows=rows, page=page)
-
-
-def _core_title(data: bytes) -> str:
-    """Title in the document's properties, unless it is a template's."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            core = archive.read("docProps/core.xml")
-        parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
-        title = clean(etree.fromstring(core, parser).findtext(_TITLE) or "")
-    except (KeyError, zipfile.BadZipFile, etree.XMLSyntaxError):
-        return ""
-    return "" if title.lower() in _PLACEHOLDERS else title

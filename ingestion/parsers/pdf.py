@@ -1,4 +1,4 @@
-"""The text layer of a PDF, page by page, with the place of every line. Uses pdfium alone."""
+"""PDF: the text layer page by page, with places; text recognition for pages without one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import ctypes
 import math
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from ingestion.attachments import Attachment, UnreadableAttachmentError
 from ingestion.errors import FailureCode, IngestionError
-from ingestion.parsers.blocks import Extraction, LineBox, clean
-from ingestion.parsers.pdf_layout import PdfLine, blocks_from_lines
+from ingestion.parsers.blocks import Extraction, LineBox, attach, clean
+from ingestion.parsers.ocr import GreyImage, Recogniser
+from ingestion.parsers.page_numbers import page_list
+from ingestion.parsers.pdf_extras import embedded_files, field_values
+from ingestion.parsers.pdf_layout import blocks_from_lines
+from ingestion.parsers.pdf_lines import PdfLine
+from ingestion.parsers.pdf_scan import needs_recognition, readable_characters, render
+from ingestion.parsing_limits import Limits
 
 _PASSWORD_ERRORS: Final = (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY)
 _LINE_END_HYPHEN: Final = "\ufffe"  # pdfium's mark for a hyphen that it took to be a line's end
@@ -21,17 +31,19 @@ _LIGATURES: Final = str.maketrans(
     {chr(0xFB00 + i): text for i, text in enumerate(("ff", "fi", "fl", "ffi", "ffl", "st", "st"))}
 )
 _SCALE: Final = 1_000_000
+_LEAST_GAP: Final = 5.0  # points
+_WIDE_CHARACTER: Final = 0.62  # of the height of print; an average one has less than half
 _MAX_OUTLINE: Final = 2_000
-_MAX_PAGES_NAMED: Final = 20
 
-_SCAN: Final = (
-    "It looks like a scan: run text recognition (OCR) on it and upload the result. Recognising"
-    " text in images is not available here yet."
+_THUMBNAIL_DPI: Final = 36
+_EMPTY: Final = (
+    "Its pages are empty, or hold pictures in which text recognition found no words. If there are"
+    " some, scan it again at 300 dpi."
 )
 
 
 class _PageView(NamedTuple):
-    """A page as shown: affine map from page units to fractions, and its height in points."""
+    """A page as shown: affine map from page units to fractions, and its size in points."""
 
     a: float
     b: float
@@ -40,6 +52,7 @@ class _PageView(NamedTuple):
     e: float
     f: float
     height: float
+    width: float
 
     def box(self, left: float, bottom: float, right: float, top: float) -> LineBox:
         xs = [self.a * x + self.c * y + self.e for x, y in ((left, bottom), (right, top))]
@@ -48,41 +61,167 @@ class _PageView(NamedTuple):
 
 
 def parse_pdf(
-    data: bytes, *, max_pages: int, on_page: Callable[[int, int], None] | None = None
+    data: bytes,
+    *,
+    limits: Limits,
+    on_page: Callable[[int, int], None] | None = None,
+    on_seconds: Callable[[float], None] | None = None,
 ) -> Extraction:
-    """Lines of every page put together to paragraphs and headings.
+    """Lines of every page put together to paragraphs and headings; scanned pages are recognised.
 
-    ``on_page(done, total)`` is called after each page. Raises IngestionError: password_protected,
-    corrupt_file, too_many_pages, no_text.
+    ``on_page(done, total)`` is called after each page, ``on_seconds`` after each one recognised.
+    Raises IngestionError: password_protected, corrupt_file, too_many_pages, no_text,
+    ocr_unavailable.
     """
     document = _open(data)
     try:
         total = len(document)
-        if total > max_pages:
+        if total > limits.max_pages:
             raise IngestionError(
-                FailureCode.TOO_MANY_PAGES, pages=f"{total:,}", limit=f"{max_pages:,}"
+                FailureCode.TOO_MANY_PAGES, pages=f"{total:,}", limit=f"{limits.max_pages:,}"
             )
         if total == 0:
             raise IngestionError(FailureCode.CORRUPT_FILE, cause="no pages")
-        pages, without_text, unreadable = _read_pages(document, on_page)
-        if not any(pages):
-            if len(unreadable) == total:
-                raise IngestionError(FailureCode.CORRUPT_FILE, cause="no page could be read")
-            raise IngestionError(FailureCode.NO_TEXT, scanned=f" ({total} page(s))", hint=_SCAN)
-        warnings = []
-        if without_text:
-            warnings.append(f"No text on {_page_list(without_text)}: scanned or empty.")
-        if unreadable:
-            warnings.append(f"Could not read {_page_list(unreadable)}: damaged.")
-        return Extraction(
-            blocks_from_lines(pages, _outline(document)),
-            "pypdfium2",
+        reading = _Reading(document, on_page)
+        reading.read_text()
+        attachments = embedded_files(document)
+        reading.recognise(limits, on_seconds)
+        reading.require_text(has_more=bool(attachments))
+        extraction = Extraction(
+            blocks_from_lines(reading.pages, _outline(document)),
+            reading.parser,
             title=_title(document),
             page_count=total,
-            warnings=warnings,
+            warnings=reading.warnings(),
         )
+        return attach(extraction, [_loaded(attachment) for attachment in attachments])
     finally:
         document.close()
+
+
+def _loaded(attachment: Attachment) -> Attachment:
+    """Read now, because the document is closed when attachments are handed on."""
+    try:
+        return replace(attachment, read=partial(bytes, attachment.read()))
+    except UnreadableAttachmentError:
+        return replace(attachment, read=_unreadable)
+
+
+def _unreadable() -> bytes:
+    raise UnreadableAttachmentError
+
+
+class _Reading:
+    """The pages of one document while they are read: first their text layer, then pictures."""
+
+    def __init__(self, document: Any, on_page: Callable[[int, int], None] | None) -> None:
+        self._document = document
+        self._total = len(document)
+        self._on_page = on_page
+        self._done = 0
+        self._pictures: list[int] = []  # page indexes that need recognition
+        self._unreadable: list[int] = []  # page numbers
+        self._unread: list[int] = []
+        self._problem = ""
+        self.pages: list[list[PdfLine]] = [[] for _ in range(self._total)]
+        self.parser = "pypdfium2"
+
+    def read_text(self) -> None:
+        self._document.init_forms()
+        for index in range(self._total):
+            page = self._load(index)
+            if page is None:
+                continue
+            try:
+                self.pages[index] = list(_page_lines(page))
+                for value in field_values(self._document, page):
+                    self.pages[index].append(PdfLine(value, None, begins=True))
+                is_picture = needs_recognition(page, self.pages[index])
+            except pypdfium2.PdfiumError:
+                self._unreadable.append(index + 1)
+                is_picture = False
+            finally:
+                page.close()
+            if is_picture:
+                self._pictures.append(index)
+            else:
+                self._count()
+
+    def recognise(self, limits: Limits, on_seconds: Callable[[float], None] | None) -> None:
+        """Replaces the lines of scanned pages where recognition finds more than there was."""
+        if not self._pictures:
+            return
+        recogniser = Recogniser(limits, on_seconds)
+        self._problem = recogniser.problem
+        for index in self._pictures:
+            if not self._problem and not recogniser.is_exhausted:
+                self._recognise_page(index, recogniser, limits)
+            elif not self._is_blank(index):
+                self._unread.append(index + 1)
+            self._count()
+
+    def require_text(self, *, has_more: bool) -> None:
+        if any(self.pages) or has_more:
+            return
+        if len(self._unreadable) == self._total:
+            raise IngestionError(FailureCode.CORRUPT_FILE, cause="no page could be read")
+        if self._problem and self._unread:
+            raise IngestionError(FailureCode.OCR_UNAVAILABLE, reason=self._problem)
+        if self._unread:
+            raise IngestionError(FailureCode.PARSE_TIMEOUT, limit="time for text recognition")
+        raise IngestionError(FailureCode.NO_TEXT, scanned=f" ({self._total} page(s))", hint=_EMPTY)
+
+    def warnings(self) -> list[str]:
+        warnings = []
+        if self._unread and self._problem:
+            pages = page_list(self._unread)
+            warnings.append(f"No text on {pages}: scanned, and {self._problem} on this site.")
+        elif self._unread:
+            pages = page_list(self._unread)
+            warnings.append(f"Not read, because recognising the text took too long: {pages}.")
+        if self._unreadable:
+            warnings.append(f"Could not read {page_list(self._unreadable)}: damaged.")
+        return warnings
+
+    def _recognise_page(self, index: int, recogniser: Recogniser, limits: Limits) -> None:
+        image = self._picture(index, limits.ocr_dpi)
+        if image is None:
+            return
+        lines = recogniser.lines(image)
+        if lines is None:
+            self._unread.append(index + 1)
+        elif readable_characters(lines) > readable_characters(self.pages[index]):
+            self.pages[index] = lines
+            self.parser = "pypdfium2+tesseract"
+
+    def _is_blank(self, index: int) -> bool:
+        image = self._picture(index, _THUMBNAIL_DPI)
+        return image is None or image.is_blank
+
+    def _picture(self, index: int, dpi: int) -> GreyImage | None:
+        page = self._load(index)
+        if page is None:
+            return None
+        try:
+            return render(page, dpi)
+        except (pypdfium2.PdfiumError, ValueError):
+            self._unreadable.append(index + 1)
+            return None
+        finally:
+            page.close()
+
+    def _load(self, index: int) -> Any:
+        try:
+            return self._document[index]
+        except pypdfium2.PdfiumError:
+            self._unreadable.append(index + 1)
+            self._count()
+            return None
+
+    def _count(self) -> None:
+        self._done += 1
+        if self._on_page is not None:
+            self._on_page(min(self._done, self._total), self._total)
 
 
 def _open(data: bytes) -> Any:
@@ -93,35 +232,6 @@ def _open(data: bytes) -> Any:
         if code in _PASSWORD_ERRORS or getattr(error, "err_code", None) in _PASSWORD_ERRORS:
             raise IngestionError(FailureCode.PASSWORD_PROTECTED) from error
         raise IngestionError(FailureCode.CORRUPT_FILE, cause=str(error)) from error
-
-
-def _read_pages(
-    document: Any, on_page: Callable[[int, int], None] | None
-) -> tuple[list[list[PdfLine]], list[int], list[int]]:
-    """Lines of each page, the numbers of pages without text, and of pages that cannot be read."""
-    pages: list[list[PdfLine]] = []
-    without_text: list[int] = []
-    unreadable: list[int] = []
-    total = len(document)
-    for index in range(total):
-        lines: list[PdfLine] = []
-        try:
-            page = document[index]
-        except pypdfium2.PdfiumError:
-            unreadable.append(index + 1)
-        else:
-            try:
-                lines = list(_page_lines(page))
-                if not lines:
-                    without_text.append(index + 1)
-            except pypdfium2.PdfiumError:
-                unreadable.append(index + 1)
-            finally:
-                page.close()
-        pages.append(lines)
-        if on_page is not None:
-            on_page(index + 1, total)
-    return pages, without_text, unreadable
 
 
 def _page_lines(page: Any) -> Iterator[PdfLine]:
@@ -139,9 +249,59 @@ def _page_lines(page: Any) -> Iterator[PdfLine]:
                 shown = "\u25cc" + shown
             boxes = _rectangles(text_page, start, end - start, view)
             size = _font_size(text_page, text, start, end, view)
-            yield PdfLine(shown, _union(boxes), size, hyphenated)
+            cells: tuple[tuple[int, int, LineBox], ...] = ()
+            if _has_gap(boxes, size, view) or _is_stretched(_union(boxes), shown, size, view):
+                cells = _cells(text_page, text[start:end], start, shown, size, view)
+            yield PdfLine(shown, _union(boxes), size, hyphenated, words=cells)
     finally:
         text_page.close()
+
+
+def _has_gap(boxes: list[LineBox], size: float, view: _PageView) -> bool:
+    ordered = sorted(boxes, key=lambda box: box.x0)
+    return any(_is_far(left, right, size, view) for left, right in pairwise(ordered))
+
+
+def _is_stretched(box: LineBox | None, shown: str, size: float, view: _PageView) -> bool:
+    """Much wider than its characters: cells that were set as one piece of text."""
+    if box is None or " " not in shown:
+        return False
+    return (box.x1 - box.x0) * view.width > _WIDE_CHARACTER * size * len(shown)
+
+
+def _is_far(left: LineBox, right: LineBox, size: float, view: _PageView) -> bool:
+    """Farther apart than words are: at least the height of the print."""
+    return (right.x0 - left.x1) * view.width > max(size, _LEAST_GAP)
+
+
+def _cells(
+    text_page: Any, raw: str, start: int, shown: str, size: float, view: _PageView
+) -> tuple[tuple[int, int, LineBox], ...]:
+    """Parts of a line that stand far apart, as offsets into ``shown``; empty when in doubt."""
+    parts: list[tuple[int, list[LineBox]]] = []  # index of the first character, and the boxes
+    edges = tuple(ctypes.c_double() for _ in range(4))
+    for index, character in enumerate(raw):
+        if character.isspace():
+            continue
+        if not pdfium.FPDFText_GetCharBox(text_page, start + index, *edges):
+            return ()
+        left, right, bottom, top = (edge.value for edge in edges)
+        box = view.box(left, bottom, right, top)
+        if parts and not _is_far(parts[-1][1][-1], box, size, view):
+            parts[-1][1].append(box)
+        else:
+            parts.append((index, [box]))
+    cells: list[tuple[int, int, LineBox]] = []
+    position = 0
+    borders = [*(first for first, _ in parts), len(raw)]
+    for (_, boxes), (first, last) in zip(parts, pairwise(borders), strict=True):
+        text = clean(raw[first:last].translate(_LIGATURES))
+        around = _union(boxes)
+        if not text or around is None or shown[position : position + len(text)] != text:
+            return ()
+        cells.append((position, position + len(text), around))
+        position += len(text) + 1
+    return tuple(cells) if position == len(shown) + 1 else ()
 
 
 def _characters(text_page: Any) -> str:
@@ -180,7 +340,8 @@ def _view(page: Any) -> _PageView:
         points.append((device_x.value / _SCALE, device_y.value / _SCALE))
     (e, f), (x1, y1), (x2, y2) = points
     return _PageView(
-        (x1 - e) / 1000, (y1 - f) / 1000, (x2 - e) / 1000, (y2 - f) / 1000, e, f, page.get_height()
+        *((x1 - e) / 1000, (y1 - f) / 1000, (x2 - e) / 1000, (y2 - f) / 1000),
+        *(e, f, page.get_height(), page.get_width()),
     )
 
 
@@ -243,16 +404,3 @@ def _title(document: Any) -> str:
         "." in title[-5:] and " " not in title
     )
     return "" if is_file_name or title.lower() in ("untitled", "untitled document") else title
-
-
-def _page_list(numbers: list[int]) -> str:
-    """``pages 2, 4-7``."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    named = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs[:_MAX_PAGES_NAMED])
-    more = " and others" if len(runs) > _MAX_PAGES_NAMED else ""
-    return f"{'page' if len(numbers) == 1 else 'pages'} {named}{more}"

@@ -6,26 +6,13 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 from ingestion.elements import ElementKind
 from ingestion.parsers.blocks import Block, LineBox
-
-
-@dataclass(frozen=True, slots=True)
-class PdfLine:
-    """One line as shown. ``size`` is the font's height in points, 0 when unknown.
-
-    ``hyphenated`` lines end within a word; the hyphen itself is not in ``text``.
-    """
-
-    text: str
-    box: LineBox | None
-    size: float = 0.0
-    hyphenated: bool = False
-
+from ingestion.parsers.pdf_lines import PdfLine
+from ingestion.parsers.pdf_tables import split_tables
 
 _BULLET: Final = re.compile(r"^(?:[•●○▪■◦‣⁃∙·–—*-]|\uf0b7|\uf0a7)\s+(?=\S)")
 _NUMBERED: Final = re.compile(r"^(?:\(?\d{1,3}[.)]|\(?[a-zA-Z][.)]|\([ivx]{1,5}\))\s+\S")
@@ -55,7 +42,11 @@ def blocks_from_lines(
     blocks: list[Block] = []
     for number, lines in enumerate(pages, start=1):
         kept = [line for line in lines if not _is_margin(line, margins)]
-        blocks.extend(_page_blocks(kept or lines, number, outline, levels))
+        for part in split_tables(kept or lines, number):
+            if isinstance(part, Block):
+                blocks.append(part)
+            else:
+                blocks.extend(_page_blocks(part, number, outline, levels))
     return blocks
 
 
@@ -84,6 +75,8 @@ def _starts_block(
         return True
     if _level(previous, levels) != _level(line, levels):
         return True
+    if line.begins is not None:
+        return line.begins
     if previous.box is None or line.box is None:
         return False
     step = line.box.y1 - previous.box.y1
@@ -115,7 +108,14 @@ def _block(
             text += "-"
         start = len(text)
         text += shown
-        if line.box is not None:
+        if line.words:
+            cut = len(line.text) - len(shown)  # the bullet
+            lines += [
+                (start + max(0, a - cut), start + b - cut, box)
+                for a, b, box in line.words
+                if b > cut
+            ]
+        elif line.box is not None:
             lines.append((start, len(text), line.box))
     level = outline.get((page, text.lower()), 0) or _group_level(group, text, levels)
     if level:

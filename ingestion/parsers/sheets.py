@@ -1,41 +1,28 @@
-"""Tables: Excel workbooks, CSV and TSV.
+"""Excel workbooks.
 
-Read with openpyxl and the standard library rather than unstructured, whose pandas turns cells
-that say "NA", "null" or "None" into nothing and takes seven times as long on large sheets.
+Read with openpyxl rather than unstructured, whose pandas turns cells that say "NA", "null" or
+"None" into nothing and takes seven times as long on large sheets.
 """
 
 from __future__ import annotations
 
-import csv
 import datetime
 import io
 import re
 import warnings
-from collections import Counter
+import zipfile
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from openpyxl import load_workbook
 
 from ingestion.elements import ElementKind
-from ingestion.parsers.blocks import Block, Extraction, clean
-from ingestion.parsers.decoding import decode
+from ingestion.parsers.blocks import Block, Extraction, attach, clean
+from ingestion.parsers.ole_objects import objects_in_package
 
-_DELIMITERS: Final = (",", ";", "\t", "|")
-_SAMPLE_ROWS: Final = 50
-_MAX_FIELD: Final = 10_000_000
 _MAX_COLUMNS: Final = 1_000
 _MAX_EMPTY_ROWS: Final = 10_000
 _DEFAULT_SHEET: Final = re.compile(r"(sheet|tabelle|feuil|hoja|foglio|лист)\s?\d+", re.IGNORECASE)
-
-
-def parse_csv(data: bytes) -> Extraction:
-    """One table; the delimiter (comma, semicolon, tab or bar) is found from the first rows."""
-    return _delimited(data, _DELIMITERS)
-
-
-def parse_tsv(data: bytes) -> Extraction:
-    return _delimited(data, ("\t", ",", ";", "|"))
 
 
 def parse_xlsx(data: bytes) -> Extraction:
@@ -48,44 +35,26 @@ def parse_xlsx(data: bytes) -> Extraction:
         for number, sheet in enumerate(sheets, start=1):
             sheet.reset_dimensions()  # files of other programs declare them wrongly
             rows = sheet.iter_rows(values_only=True, max_col=_MAX_COLUMNS)
-            found = list(_sheet_blocks(_stop_after_the_end(rows), page=number))
-            if found and not (len(sheets) == 1 and _DEFAULT_SHEET.fullmatch(sheet.title)):
+            found = list(blocks_of_sheet(rows, page=number))
+            if found and not (len(sheets) == 1 and is_default_sheet(sheet.title)):
                 blocks.append(Block(ElementKind.HEADING, sheet.title, level=1, page=number))
             blocks.extend(found)
         title = clean(book.properties.title or "")
-    return Extraction(
+    extraction = Extraction(
         blocks, "openpyxl", title=title, page_count=len(sheets), heading_is_title=False
     )
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return attach(extraction, list(objects_in_package(archive)))
 
 
-def _delimited(data: bytes, delimiters: tuple[str, ...]) -> Extraction:
-    text, encoding = decode(data)
-    text = text.replace("\0", "")
-    if declared := re.match(r"sep=(.)\r?\n", text):  # written by Excel
-        delimiters, text = (declared[1],), text[declared.end() :]
-    csv.field_size_limit(_MAX_FIELD)
-    delimiter = _find_delimiter(text, delimiters)
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    blocks = [Block(ElementKind.TABLE, rows=tuple(tuple(row) for row in rows))]
-    return Extraction(blocks, "csv", metadata={"encoding": encoding, "delimiter": delimiter})
+def blocks_of_sheet(rows: Iterable[tuple[object, ...]], *, page: int) -> Iterator[Block]:
+    """Tables and lone cells of one sheet, from the values of its cells."""
+    return _sheet_blocks(_stop_after_the_end(rows), page=page)
 
 
-def _find_delimiter(text: str, delimiters: tuple[str, ...]) -> str:
-    """The delimiter that gives most rows of the sample the same number of columns above one."""
-    sample = "\n".join(text[: 64 << 10].splitlines()[:_SAMPLE_ROWS])
-    best, best_score = delimiters[0], 0.0
-    for delimiter in delimiters:
-        try:
-            widths = Counter(
-                len(row) for row in csv.reader(io.StringIO(sample), delimiter=delimiter)
-            )
-        except csv.Error:
-            continue
-        width, count = max(widths.items(), key=lambda item: (item[0] > 1, item[1], item[0]))
-        score = count + min(width, 50) / 100 if width > 1 else 0.0
-        if score > best_score:
-            best, best_score = delimiter, score
-    return best
+def is_default_sheet(name: str) -> bool:
+    """Whether a sheet has the name that the program gave it, which says nothing."""
+    return bool(_DEFAULT_SHEET.fullmatch(name))
 
 
 def _stop_after_the_end(rows: Iterable[tuple[object, ...]]) -> Iterator[list[str]]:

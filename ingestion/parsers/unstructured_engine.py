@@ -22,23 +22,15 @@ os.environ["UNSTRUCTURED_DISABLE_NOTICE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from unstructured.documents.elements import Element as UnstructuredElement
-from unstructured.file_utils.file_conversion import convert_file_to_html_text_using_pandoc
 from unstructured.nlp import tokenize
-from unstructured.partition.docx import partition_docx
-from unstructured.partition.html import partition_html
 from unstructured.partition.pptx import partition_pptx
 from unstructured.partition.text import partition_text
-from unstructured.partition.xlsx import partition_xlsx
 
 __all__ = [
     "NO_LANGUAGES",
     "UnstructuredElement",
-    "convert_file_to_html_text_using_pandoc",
-    "partition_docx",
-    "partition_html",
     "partition_pptx",
     "partition_text",
-    "partition_xlsx",
 ]
 
 NO_LANGUAGES: Final = [""]

@@ -13,6 +13,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -129,7 +130,8 @@ def child_looks_around(data: bytes, **_: Any) -> ParsedDocument:
 
 @contextmanager
 def sandbox(parser: str) -> Iterator[Sandbox]:
-    box = Sandbox(parser=f"tests.ingestion.test_sandbox:{parser}")
+    target = f"tests.ingestion.test_sandbox:{parser}"
+    box = Sandbox(parser=target, zygote_options=("--light",))
     try:
         yield box
     finally:
@@ -184,7 +186,7 @@ def is_running(process: int) -> bool:
         ("child_loops", "", Limits(cpu_seconds=1), FailureCode.PARSE_TIMEOUT),
         ("child_sleeps", "1000", Limits(wall_seconds=1), FailureCode.PARSE_TIMEOUT),
         ("child_eats_memory", "", LIMITS, FailureCode.PARSE_MEMORY),
-        ("child_is_killed", str(int(signal.SIGKILL)), LIMITS, FailureCode.PARSE_MEMORY),
+        ("child_is_killed", str(int(signal.SIGKILL)), LIMITS, FailureCode.SANDBOX_LOST),
         ("child_is_killed", str(int(signal.SIGSEGV)), LIMITS, FailureCode.PARSE_CRASHED),
         ("child_exits", "", LIMITS, FailureCode.PARSE_CRASHED),
         ("child_raises", "", LIMITS, FailureCode.PARSE_CRASHED),
@@ -217,6 +219,7 @@ def test_child_has_no_network_no_secret_and_leaves_nothing(
     (directory,) = found
     assert directory.startswith("directory ")
     assert not Path(directory.removeprefix("directory ")).exists()
+    assert not list(Path(tempfile.gettempdir()).glob("knowledge-parse-*/left-behind"))
 
 
 def test_progress_arrives_in_order(tmp_path: Path) -> None:
@@ -249,14 +252,14 @@ def test_a_killed_zygote_is_noticed_and_replaced(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=attempt)
         thread.start()
-        wait_until(lambda: bool(zygotes(box)) and bool(descendants(zygotes(box)[0])))
+        wait_until(lambda: bool(zygotes(box)) and len(descendants(zygotes(box)[0])) == 2)
         (first,) = zygotes(box)
-        (child, *_) = descendants(first)
+        family = descendants(first)
         os.kill(first, signal.SIGKILL)
         thread.join(10)
         assert [error.code for error in failures] == [FailureCode.SANDBOX_LOST]
         assert failures[0].retryable
-        wait_until(lambda: not is_running(child))
+        wait_until(lambda: not any(map(is_running, family)))
         with pytest.raises(IngestionError) as caught:
             parse(box, tmp_path / "y", "1000", limits=Limits(wall_seconds=0.5))
         assert caught.value.code is FailureCode.PARSE_TIMEOUT
