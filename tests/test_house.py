@@ -20,7 +20,8 @@ ENVIRONMENT = {
     "assistant/env.py": "the one reader",
     "assistant/asgi.py": "names the settings module",
     "assistant/celery.py": "names the settings module",
-    "ingestion/sandbox_child.py": "the sandboxed child, which knows no Django",
+    "ingestion/sandbox_fence.py": "the sandboxed child, which knows no Django",
+    "ingestion/sandbox_selftest.py": "tries whether the worker's environment can be seen in there",
     "ingestion/parsers/unstructured_engine.py": "the same child: tells unstructured to stay quiet",
 }
 ENVIRONMENT_FOLDERS = {
