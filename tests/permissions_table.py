@@ -6,7 +6,7 @@ A row is a list of calls. Everything that no row allows must be refused with 405
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -58,6 +58,10 @@ PUBLIC: Policy = dict.fromkeys(PERSONAS, OK)
 SIGNED_IN = _policy(stranger=OK, reader=OK, contributor=OK, manager=OK, superuser=OK)
 READ = _policy(stranger=HIDDEN, reader=OK, contributor=OK, manager=OK, superuser=OK)
 CONTRIBUTE = _policy(stranger=HIDDEN, reader=LOW, contributor=OK, manager=OK, superuser=OK)
+# For a reader there is no such page.
+CONTRIBUTE_UNSEEN = _policy(
+    stranger=HIDDEN, reader=HIDDEN, contributor=OK, manager=OK, superuser=OK
+)
 MANAGE = _policy(stranger=HIDDEN, reader=LOW, contributor=LOW, manager=OK, superuser=OK)
 # Conversations, answers and tokens in the matrix belong to the reader, and to nobody else.
 OWN = _policy(stranger=HIDDEN, reader=OK, contributor=HIDDEN, manager=HIDDEN, superuser=HIDDEN)
@@ -70,6 +74,7 @@ SECRET = _policy(
     superuser=OK,
     nobody=HIDDEN,
 )
+SITE = _policy(stranger=HIDDEN, reader=HIDDEN, contributor=HIDDEN, manager=HIDDEN, superuser=OK)
 NOTHING: Policy = dict.fromkeys(PERSONAS, HIDDEN)
 
 
@@ -90,9 +95,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Row:
+    """``target`` names what of the world ``pk`` in the address is, ``names`` what else is in it."""
+
     calls: tuple[Call, ...]
     target: str = ""
     path: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
     others: tuple[int, ...] = (405,)
 
 
@@ -181,6 +189,52 @@ API_ROWS: dict[str, Row] = {
     "api:file": Row((api("GET", READ),), target="document"),
     "api:retry": Row((api("POST", CONTRIBUTE, ok=202, scope="write"),), target="failed"),
     "api:cancel": Row((api("POST", CONTRIBUTE, scope="write"),), target="queued"),
+    "api:retry-documents": Row(
+        (
+            api(
+                "POST",
+                SIGNED_IN,
+                ok=202,
+                scope="write",
+                data=lambda w: {"documents": [str(w.failed.pk)]},
+            ),
+        )
+    ),
+    "api:cancel-documents": Row(
+        (
+            api(
+                "POST",
+                SIGNED_IN,
+                scope="write",
+                data=lambda w: {"documents": [str(w.queued.pk)]},
+            ),
+        )
+    ),
+    "api:batch-progress": Row((api("GET", CONTRIBUTE),), target="batch"),
+    "api:batch-retry": Row((api("POST", CONTRIBUTE, ok=202, scope="write"),), target="batch"),
+    "api:batch-cancel": Row((api("POST", CONTRIBUTE, scope="write"),), target="batch"),
+    "api:versions": Row(
+        (
+            api("GET", READ),
+            api(
+                "POST",
+                CONTRIBUTE,
+                ok=202,
+                scope="write",
+                data=lambda w: {"file": _text()},
+                is_form=True,
+            ),
+        ),
+        target="document",
+    ),
+    "api:restore": Row(
+        (api("POST", CONTRIBUTE, ok=202, scope="write"),),
+        target="document",
+        names={"number": "number"},
+    ),
+    "api:disable": Row((api("POST", CONTRIBUTE, scope="write"),), target="document"),
+    "api:enable": Row((api("POST", CONTRIBUTE, scope="write"),), target="document"),
+    "api:chunks": Row((api("GET", CONTRIBUTE_UNSEEN),), target="document"),
     "api:search": Row(
         (
             api(
@@ -281,6 +335,12 @@ WEB_ROWS: dict[str, Row] = {
     "collection-upload": Row(
         (page("POST", CONTRIBUTE, 302, data=lambda w: {"file": _text()}),), target="collection"
     ),
+    "batch": Row((page("GET", CONTRIBUTE),), target="collection", names={"batch": "batch"}),
+    "batch-change": Row(
+        (page("POST", CONTRIBUTE, 302, data=_constant({"action": "retry"})),),
+        target="collection",
+        names={"batch": "batch"},
+    ),
     "collection-share": Row(
         (
             page("GET", MANAGE),
@@ -302,6 +362,13 @@ WEB_ROWS: dict[str, Row] = {
         target="collection",
     ),
     "document": Row((page("GET", READ),), target="document"),
+    "document-change": Row(
+        (page("POST", CONTRIBUTE, 302, data=_constant({"action": "disable"})),), target="document"
+    ),
+    "document-replace": Row(
+        (page("POST", CONTRIBUTE, 302, data=lambda w: {"file": _text()}),), target="document"
+    ),
+    "document-chunks": Row((page("GET", CONTRIBUTE_UNSEEN),), target="document"),
     "login": Row(
         (
             page("GET", PUBLIC, 200, 302),
@@ -332,6 +399,12 @@ WEB_ROWS: dict[str, Row] = {
         (page("POST", SIGNED_IN, 200, data=_constant({"name": "script", "days": "30"})),)
     ),
     "account-token-revoke": Row((page("POST", OWN, 302),), target="token"),
+    "embedding-model": Row(
+        (
+            page("GET", SITE),
+            page("POST", SITE, 302, data=_constant({"action": "start", "model": "no-such-model"})),
+        )
+    ),
     "health-live": Row((page("GET", PUBLIC),)),
     "health-ready": Row((page("GET", PUBLIC, 200, 503),)),
     "metrics": Row((page("GET", SECRET),)),

@@ -78,5 +78,5 @@ def test_the_api_page_names_every_address_of_the_api() -> None:
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     for name, pattern in routes():
         if name.startswith("api:") and name != "api:not-found":
-            address = "/" + re.sub(r"<uuid:pk>", "{id}", pattern)
+            address = "/" + re.sub(r"<\w+:(\w+)>", r"{\1}", pattern.replace(":pk>", ":id>"))
             assert address in text, f"docs/api.md does not name {address}"

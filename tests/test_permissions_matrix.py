@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection, transaction
@@ -64,13 +64,16 @@ class World:
     conversation: Any
     answer: Any
     token: Any
+    batch: UUID
+    number: int = 1
 
     @property
     def manager(self) -> User:
         return self.people["manager"]
 
     def pk(self, target: str) -> Any:
-        return getattr(self, target).pk
+        found = getattr(self, target)
+        return getattr(found, "pk", found)
 
 
 @pytest.fixture
@@ -85,7 +88,10 @@ def world(db: None) -> World:
     document = make_document(collection)
     queued = make_document(collection, title="Queued", ready=False)
     failed = make_document(collection, title="Failed", ready=False)
-    IngestionJob.objects.filter(version__document=failed).update(status=JobStatus.FAILED)
+    batch = uuid4()
+    IngestionJob.objects.filter(version__document=failed).update(
+        status=JobStatus.FAILED, error_code="no_text", error_detail="No text.", batch=batch
+    )
     conversation = Conversation.objects.create(user=people["reader"])
     Message.objects.create(
         conversation=conversation, role=Message.Role.QUESTION, ordinal=1, text="When?"
@@ -99,7 +105,7 @@ def world(db: None) -> World:
         finish_reason="stop",
     )
     token, _ = ApiToken.generate(people["reader"], scopes=["read"])
-    return World(people, collection, document, failed, queued, conversation, answer, token)
+    return World(people, collection, document, failed, queued, conversation, answer, token, batch)
 
 
 class Clients:
@@ -154,7 +160,8 @@ def address(name: str, row: Row, world: World, *, absent: bool = False) -> str:
     if row.path:
         return row.path
     if row.target:
-        return reverse(name, kwargs={"pk": uuid4() if absent else world.pk(row.target)})
+        others = {key: getattr(world, named) for key, named in row.names.items()}
+        return reverse(name, kwargs={"pk": uuid4() if absent else world.pk(row.target), **others})
     return reverse(name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from typing import Any, ClassVar, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db.models import Q
 from django.http.response import HttpResponseBase
@@ -25,7 +25,10 @@ from assistant.api.document_shapes import (
     DocumentSerializer,
     ListQuery,
     UploadBody,
+    UploadedSerializer,
     document_json,
+    documents_json,
+    twin_json,
     with_versions,
 )
 from assistant.api.downloads import original_response
@@ -34,6 +37,7 @@ from assistant.api.problems import Problem, ProblemError, field_errors, problem_
 from assistant.api.schema import operation
 from assistant.documents import actions as documents
 from assistant.documents.actions import Upload
+from assistant.documents.duplicates import twin_of
 from assistant.documents.models import Collection, Document, DocumentVersion
 from assistant.permissions.roles import Role
 from ingestion import actions as ingestion
@@ -88,14 +92,20 @@ class DocumentViewSet(ScopedViewSet):
             rows = rows.filter(collection=self.collection_or_404(collection))
         if state := wanted.get("status"):
             rows = rows.filter(latest_version__job__status=state)
+        if parent := wanted.get("parent"):
+            rows = rows.filter(parent=parent)
+        if batch := wanted.get("batch"):
+            rows = rows.filter(latest_version__job__batch=batch)
         if part := wanted.get("q"):
-            rows = rows.filter(Q(title__icontains=part) | Q(external_id__icontains=part))
-        return self.get_paginated_response([document_json(row) for row in page_of(self, rows)])
+            rows = rows.filter(
+                Q(title__icontains=part) | Q(external_id__icontains=part) | Q(path__icontains=part)
+            )
+        return self.get_paginated_response(documents_json(page_of(self, rows)))
 
     @operation(
         "upload_document",
         request={"multipart/form-data": UploadBody},
-        responses={202: DocumentSerializer},
+        responses={202: UploadedSerializer},
         errors=[400, 404, 413, 415, 422],
         tags=_TAGS,
     )
@@ -103,7 +113,7 @@ class DocumentViewSet(ScopedViewSet):
         """Upload one file. The answer comes at once; `status` tells when it is searchable.
 
         The same `external_id` in the collection is a new version, the same bytes are the version
-        that is there already.
+        that is there already. `duplicate_of` is a notice: the file was taken all the same.
         """
         body = UploadBody(data=request.data)
         body.is_valid(raise_exception=True)
@@ -117,9 +127,13 @@ class DocumentViewSet(ScopedViewSet):
             external_id=sent.get("external_id") or None,
             source_url=sent.get("source_url", ""),
             metadata=sent.get("metadata", {}),
+            path=sent.get("path", ""),
         )
-        version = ingestion.accept_upload(collection.pk, upload, actor=self.person)
-        return self._accepted(version.document_id)
+        version = ingestion.accept_upload(
+            collection.pk, upload, actor=self.person, batch=sent.get("batch")
+        )
+        twin = twin_of(version, user=self.person)
+        return self._accepted(version.document_id, duplicate_of=twin_json(twin))
 
     @operation(
         "upload_documents",
@@ -140,12 +154,17 @@ class DocumentViewSet(ScopedViewSet):
         tags=_TAGS,
     )
     def batch(self, request: Request) -> Response:
-        """Upload up to 500 texts. Each is taken or refused by itself, in order."""
+        """Upload up to 500 texts. Each is taken or refused by itself, in order.
+
+        `batch` is the one that was sent, or a new one.
+        """
         body = BatchEnvelope(data=request.data)
         body.is_valid(raise_exception=True)
         collection = self.collection_or_404(body.validated_data["collection"])
-        results = [self._take(collection, item) for item in body.validated_data["documents"]]
-        return Response({"results": results}, status=status.HTTP_202_ACCEPTED)
+        batch = body.validated_data.get("batch") or uuid4()
+        items = body.validated_data["documents"]
+        results = [self._take(collection, item, batch) for item in items]
+        return Response({"batch": str(batch), "results": results}, status=status.HTTP_202_ACCEPTED)
 
     @operation("get_document", responses={200: DocumentSerializer}, errors=[404], tags=_TAGS)
     def retrieve(self, request: Request, pk: UUID) -> Response:
@@ -205,11 +224,11 @@ class DocumentViewSet(ScopedViewSet):
             raise ProblemError(Problem(409, "There is nothing left to cancel.", code="state"))
         return Response(document_json(self.get_queryset().get(pk=document.pk)))
 
-    def _accepted(self, document_id: UUID) -> Response:
+    def _accepted(self, document_id: UUID, **more: Any) -> Response:
         document = self.get_queryset().get(pk=document_id)
-        return Response(document_json(document), status=status.HTTP_202_ACCEPTED)
+        return Response({**document_json(document), **more}, status=status.HTTP_202_ACCEPTED)
 
-    def _take(self, collection: Collection, item: Any) -> dict[str, Any]:
+    def _take(self, collection: Collection, item: Any, batch: UUID) -> dict[str, Any]:
         """One item of a batch: what became of it, or what is wrong with it."""
         named = item.get("external_id") if isinstance(item, dict) else None
         external_id = named if isinstance(named, str) else None
@@ -227,7 +246,7 @@ class DocumentViewSet(ScopedViewSet):
             metadata=sent.get("metadata", {}),
         )
         try:
-            version = ingestion.accept_upload(collection.pk, upload, actor=self.person)
+            version = ingestion.accept_upload(collection.pk, upload, actor=self.person, batch=batch)
         except IngestionError as error:
             errors = {"text": [error.detail], "code": str(error.code)}
             return {"external_id": sent["external_id"], "errors": errors}
@@ -238,6 +257,7 @@ class DocumentViewSet(ScopedViewSet):
             "external_id": sent["external_id"],
             "id": str(version.document_id),
             "status": version.job.status,
+            "duplicate_of": twin_json(twin_of(version, user=self.person)),
         }
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -122,3 +122,36 @@ class NewestFirst(BasePagination):
             raise ValidationError(
                 {"cursor": ["This is no cursor of this list. Start again without it."]}
             ) from None
+
+
+class ByOrdinal:
+    """``{"next": url | null, "results": [...]}`` over what is numbered from 0 without gaps."""
+
+    default_limit: ClassVar[int] = 50
+    max_limit: ClassVar[int] = 200
+
+    def __init__(self, request: Request) -> None:
+        """Raises ValidationError for a ``start`` or ``limit`` that is no sensible number."""
+        self._request = request
+        self.start = self._number("start", default=0, least=0, most=10**9)
+        self.limit = self._number("limit", default=self.default_limit, least=1, most=self.max_limit)
+
+    def response(self, rows: Sequence[Mapping[str, Any]]) -> Response:
+        """``rows`` start at ``start`` and hold one more than ``limit`` when there are more."""
+        following = None
+        if len(rows) > self.limit:
+            query = self._request.query_params.copy()
+            query["start"] = str(rows[self.limit]["ordinal"])
+            path = self._request.build_absolute_uri(self._request.path)
+            following = f"{path}?{urlencode(list(query.items()))}"
+        return Response({"next": following, "results": list(rows[: self.limit])})
+
+    def _number(self, name: str, *, default: int, least: int, most: int) -> int:
+        text = self._request.query_params.get(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) < 11):
+            raise ValidationError({name: ["This must be a whole number."]})
+        if not least <= int(text) <= most:
+            raise ValidationError({name: [f"Choose a number from {least} to {most}."]})
+        return int(text)

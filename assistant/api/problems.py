@@ -6,6 +6,7 @@ What is absent and what the caller may not see are the same 404, byte for byte.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -246,4 +247,6 @@ def not_found(request: HttpRequest, *args: object, **kwargs: object) -> HttpResp
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return plain_response(problem_of(Exception()))
+    """What went wrong outside of a REST view, such as a session that could not be loaded."""
+    error = sys.exc_info()[1]
+    return plain_response(problem_of(error if isinstance(error, Exception) else Exception()))

@@ -6,11 +6,13 @@ from django.urls import URLPattern, path, re_path
 
 from assistant.api import problems
 from assistant.api.answers import AnswerEventsView, AnswersView, AnswerViewSet
+from assistant.api.batches import BatchViewSet, CancelDocumentsView, RetryDocumentsView
 from assistant.api.collections import CollectionViewSet
 from assistant.api.conversations import ConversationViewSet
 from assistant.api.documents import DocumentViewSet
 from assistant.api.schema import SchemaView
 from assistant.api.search import SearchView
+from assistant.api.versions import DocumentVersionsViewSet
 
 app_name = "api"
 
@@ -39,6 +41,19 @@ urlpatterns: list[URLPattern] = [
         name="documents",
     ),
     path("v1/documents/batch/", DocumentViewSet.as_view({"post": "batch"}), name="batch"),
+    path("v1/documents/retry", RetryDocumentsView.as_view(), name="retry-documents"),
+    path("v1/documents/cancel", CancelDocumentsView.as_view(), name="cancel-documents"),
+    path(
+        "v1/batches/<uuid:pk>/",
+        BatchViewSet.as_view({"get": "retrieve"}),
+        name="batch-progress",
+    ),
+    path("v1/batches/<uuid:pk>/retry", BatchViewSet.as_view({"post": "retry"}), name="batch-retry"),
+    path(
+        "v1/batches/<uuid:pk>/cancel",
+        BatchViewSet.as_view({"post": "cancel"}),
+        name="batch-cancel",
+    ),
     path(
         "v1/documents/<uuid:pk>/",
         DocumentViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
@@ -50,6 +65,31 @@ urlpatterns: list[URLPattern] = [
         "v1/documents/<uuid:pk>/cancel",
         DocumentViewSet.as_view({"post": "cancel"}),
         name="cancel",
+    ),
+    path(
+        "v1/documents/<uuid:pk>/versions/",
+        DocumentVersionsViewSet.as_view({"get": "versions", "post": "add"}),
+        name="versions",
+    ),
+    path(
+        "v1/documents/<uuid:pk>/versions/<int:number>/restore",
+        DocumentVersionsViewSet.as_view({"post": "restore"}),
+        name="restore",
+    ),
+    path(
+        "v1/documents/<uuid:pk>/disable",
+        DocumentVersionsViewSet.as_view({"post": "disable"}),
+        name="disable",
+    ),
+    path(
+        "v1/documents/<uuid:pk>/enable",
+        DocumentVersionsViewSet.as_view({"post": "enable"}),
+        name="enable",
+    ),
+    path(
+        "v1/documents/<uuid:pk>/chunks/",
+        DocumentVersionsViewSet.as_view({"get": "chunks"}),
+        name="chunks",
     ),
     path("v1/search/", SearchView.as_view(), name="search"),
     path("v1/answers/", AnswersView.as_view(), name="answers"),

@@ -27,14 +27,16 @@ def still_allowed(user: AnyUser, passages: Sequence[Passage]) -> bool:
     if fresh is None:
         return False
     wanted = {passage.document_id for passage in passages}
-    visible: int = Document.objects.for_user(fresh).filter(pk__in=wanted).count()
+    visible: int = Document.objects.for_user(fresh).filter(pk__in=wanted, disabled_at=None).count()
     return visible == len(wanted)
 
 
 @in_database
 def nothing_found(user: AnyUser, collections: Sequence[UUID] | None) -> str:
     """What to say when no passage came back: how much was searched, and what could be done."""
-    documents = Document.objects.for_user(user).filter(current_version__isnull=False)
+    documents = Document.objects.for_user(user).filter(
+        current_version__isnull=False, disabled_at=None
+    )
     visible = Collection.objects.for_user(user)
     if collections is not None:
         documents = documents.filter(collection__in=collections)

@@ -11,7 +11,6 @@ from uuid import UUID
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 
-
 FOLDERS = 256
 """Into how many folders originals are spread."""
 

@@ -38,9 +38,18 @@ def collection_for(user: User, pk: UUID, role: Role, *, action: str) -> Collecti
 
 def readable_document(user: User, pk: UUID) -> Document:
     documents: QuerySet[Document] = Document.objects.for_user(user).select_related(
-        "collection", "current_version", "latest_version__job"
+        "collection", "current_version", "latest_version__job", "parent"
     )
     return get_object_or_404(documents, pk=pk)
+
+
+def document_for(user: User, pk: UUID, role: Role, *, action: str) -> Document:
+    """Like ``readable_document``; too low a role raises PermissionDenied and is audited."""
+    document = readable_document(user, pk)
+    if not policy.has_role(user, role, collection_id=document.collection_id):
+        record(user, action, document, collection_id=document.collection_id, denied=True)
+        raise PermissionDenied(_NEEDED[role])
+    return document
 
 
 def own_conversation(user: User, pk: UUID) -> Conversation:

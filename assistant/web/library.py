@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Count, Q, QuerySet
 
@@ -12,6 +14,7 @@ from assistant.permissions.policy import collections_with_role
 from assistant.permissions.roles import Role
 from assistant.users.models import User
 from ingestion.models import OPEN_STATUSES, IngestionJob, JobStatus
+from ingestion.progress import Blocked, Progress, progress_of
 
 PAGE_SIZE = 50
 FILTERS: dict[str, tuple[str, ...]] = {
@@ -19,14 +22,6 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "ready": (JobStatus.READY,),
     "failed": (JobStatus.FAILED,),
     "cancelled": (JobStatus.CANCELLED,),
-}
-_STAGES = {
-    JobStatus.QUEUED: "Waiting",
-    JobStatus.PARSING: "Reading",
-    JobStatus.EMBEDDING: "Indexing",
-    JobStatus.READY: "Ready",
-    JobStatus.FAILED: "Failed",
-    JobStatus.CANCELLED: "Cancelled",
 }
 _JOB = "documents__latest_version__job__status"
 
@@ -48,14 +43,20 @@ class DocumentRow:
 
     document: Document
     job: IngestionJob | None
+    progress: Progress
 
     @property
     def status(self) -> str:
-        return self.job.status if self.job else JobStatus.QUEUED
+        return self.progress.status
 
     @property
     def words(self) -> str:
-        return _STAGES[JobStatus(self.status)]
+        return self.progress.words
+
+    @property
+    def note(self) -> str:
+        """Beside the stage; what holds up everything is said once, above the table."""
+        return "" if self.progress.blocked else self.progress.note
 
     @property
     def is_open(self) -> bool:
@@ -66,9 +67,9 @@ class DocumentRow:
         return self.status in (JobStatus.FAILED, JobStatus.CANCELLED)
 
     @property
-    def is_measured(self) -> bool:
-        """Whether the stage counts its steps; without that the bar only says "busy"."""
-        return bool(self.job and self.job.stage_total)
+    def place(self) -> str:
+        """The folder in which it lay; empty for a file that was sent by itself."""
+        return self.document.path.rpartition("/")[0]
 
     @property
     def still_answering(self) -> int | None:
@@ -122,23 +123,39 @@ def totals_of(collection: Collection, *, user: User) -> Totals:
 
 
 def documents_of(
-    collection: Collection, *, user: User, name: str = "", status: str = ""
+    collection: Collection,
+    *,
+    user: User,
+    name: str = "",
+    status: str = "",
+    batch: UUID | None = None,
 ) -> QuerySet[Document]:
-    """Newest first; an unknown ``status`` is no filter."""
+    """Newest first; an unknown ``status`` is no filter. ``name`` is looked for in paths too."""
     documents: QuerySet[Document] = (
         Document.objects.for_user(user)
         .filter(collection=collection)
-        .select_related("latest_version__job", "current_version")
+        .select_related("latest_version__job", "current_version", "parent")
     )
     if name:
         documents = documents.filter(
-            Q(title__icontains=name) | Q(latest_version__filename__icontains=name)
+            Q(title__icontains=name)
+            | Q(path__icontains=name)
+            | Q(latest_version__filename__icontains=name)
         )
     if status in FILTERS:
         documents = documents.filter(latest_version__job__status__in=FILTERS[status])
+    if batch is not None:
+        documents = documents.filter(latest_version__job__batch=batch)
     return documents.order_by("-created_at", "pk")
 
 
-def row_of(document: Document) -> DocumentRow:
-    version = document.latest_version
-    return DocumentRow(document, getattr(version, "job", None) if version else None)
+def rows_of(
+    documents: Iterable[Document], *, stopped: Mapping[str, Blocked] | None = None
+) -> list[DocumentRow]:
+    """With the progress of all of them, in a number of queries that does not grow with them."""
+    found = [(document, getattr(document.latest_version, "job", None)) for document in documents]
+    progress = progress_of((job for _, job in found if job), stopped=stopped)
+    return [
+        DocumentRow(document, job, progress[job.pk] if job else Progress(JobStatus.QUEUED, 0, 0))
+        for document, job in found
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django_htmx.middleware import HtmxDetails
 
 from assistant.users.models import User
@@ -11,3 +11,10 @@ from assistant.users.models import User
 class SignedInRequest(HttpRequest):
     user: User
     htmx: HtmxDetails
+
+
+def text_of(given: QueryDict, name: str, *, limit: int = 200) -> str:
+    """What was sent under ``name``, without NUL, which PostgreSQL cannot store; at most ``limit``
+    characters.
+    """
+    return given.get(name, "").replace("\0", "").strip()[:limit]

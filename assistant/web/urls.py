@@ -6,7 +6,18 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, path
 from django.views.generic import RedirectView
 
-from assistant.web.views import accounts, chat, documents, health, library, sharing, uploads
+from assistant.web.views import (
+    accounts,
+    batches,
+    chat,
+    documents,
+    health,
+    library,
+    model,
+    sharing,
+    uploads,
+    versions,
+)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", chat.chat, name="chat"),
@@ -23,16 +34,22 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("library/<uuid:pk>/documents/", library.documents, name="collection-documents"),
     path("library/<uuid:pk>/documents/change/", library.bulk, name="collection-bulk"),
     path("library/<uuid:pk>/upload/", uploads.upload, name="collection-upload"),
+    path("library/<uuid:pk>/uploads/<uuid:batch>/", batches.batch, name="batch"),
+    path("library/<uuid:pk>/uploads/<uuid:batch>/change/", batches.change, name="batch-change"),
     path("library/<uuid:pk>/share/", sharing.share, name="collection-share"),
     path("library/<uuid:pk>/settings/", library.settings, name="collection-settings"),
     path("library/<uuid:pk>/delete/", library.delete, name="collection-delete"),
     path("documents/<uuid:pk>/", documents.document, name="document"),
+    path("documents/<uuid:pk>/change/", versions.change, name="document-change"),
+    path("documents/<uuid:pk>/replace/", versions.replace, name="document-replace"),
+    path("documents/<uuid:pk>/chunks/", versions.chunks, name="document-chunks"),
     path("sign-in/", accounts.SignIn.as_view(), name="login"),
     path("sign-out/", accounts.SignOut.as_view(), name="logout"),
     path("account/", accounts.account, name="account"),
     path("account/password/", accounts.change_password, name="account-password"),
     path("account/tokens/", accounts.add_token, name="account-tokens"),
     path("account/tokens/<uuid:pk>/revoke/", accounts.remove_token, name="account-token-revoke"),
+    path("embedding-model/", model.embedding_model, name="embedding-model"),
     path("health/live", health.live, name="health-live"),
     path("health/ready", health.ready, name="health-ready"),
     path("metrics", health.metrics, name="metrics"),

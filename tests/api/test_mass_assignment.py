@@ -27,7 +27,7 @@ MODELS: tuple[type[models.Model], ...] = (
 MEANT = {
     "name", "description", "title", "metadata", "source_url", "external_id", "collection",
     "collections", "rating", "reasons", "comment", "role", "group", "everyone", "effort", "text",
-    "media_type",
+    "media_type", "batch", "path",
 }  # fmt: skip
 
 

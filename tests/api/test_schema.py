@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from openapi_spec_validator import validate
 from tests.factories import make_user
 
 OPERATIONS = {
-    "answer", "answer_events", "ask", "cancel_document", "create_collection",
+    "add_version", "answer", "answer_events", "ask", "cancel_batch", "cancel_document",
+    "cancel_documents", "create_collection", "disable_document", "enable_document", "get_batch",
+    "list_chunks", "list_versions", "restore_version", "retry_batch", "retry_documents",
     "create_conversation", "delete_collection", "delete_conversation", "delete_document",
     "download_document", "get_answer", "get_collection", "get_conversation", "get_document",
     "get_grants", "get_schema", "list_collections", "list_conversations", "list_documents",
@@ -53,7 +56,7 @@ def test_it_names_every_operation(schema: dict[str, Any]) -> None:
 def test_it_has_every_route_of_the_api(schema: dict[str, Any]) -> None:
     resolver: Any = next(p for p in get_resolver().url_patterns if str(p.pattern) == "api/")
     routes = {
-        "/api/" + str(part.pattern).replace("<uuid:pk>", "{id}")
+        "/api/" + re.sub("<[a-z]+:([a-z]+)>", r"{\1}", str(part.pattern).replace(":pk>", ":id>"))
         for part in resolver.url_patterns
         if part.name not in ("not-found", "schema")
     }

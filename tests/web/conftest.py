@@ -11,6 +11,7 @@ from pytest_django import Settings
 
 from assistant.documents.models import Collection, Document
 from assistant.users.models import User
+from ingestion import workers
 from tests.factories import make_collection, make_document, make_user
 
 SignIn = Callable[[User], Client]
@@ -45,6 +46,7 @@ def house(db: None) -> House:
         name="Handbook", readers=[reader], contributors=[contributor], managers=[manager]
     )
     document = make_document(collection, text=TEXT, actor=manager)
+    workers.sign("worker@test", workers.queues())
     return House(reader, contributor, manager, stranger, collection, document)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,8 @@ from assistant.audit.models import AuditEvent
 from assistant.documents.models import Collection, Document
 from assistant.permissions.models import Grant
 from assistant.permissions.roles import Role
+from assistant.web.templatetags.ui import kind_of_file
+from ingestion.admission import SUPPORTED
 from ingestion.models import IngestionJob, JobStatus
 from tests.factories import make_collection, make_document, make_user
 from tests.web.conftest import House, SignIn
@@ -214,7 +217,7 @@ def test_the_table_costs_the_same_for_more_rows(
     client = signed_in(house.contributor)
     for _ in range(20):
         make_document(house.collection, ready=False)
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(13):
         assert page(client, f"/library/{house.collection.pk}/documents/").count('id="row-') == 21
 
 
@@ -281,3 +284,28 @@ def test_renaming_and_deleting_a_collection(house: House, signed_in: SignIn) -> 
     assert "Nothing was deleted" in wrong.content.decode()
     assert manager.post(f"{path}delete/", {"confirm": "Rules"})["Location"] == "/library/"
     assert not Collection.objects.filter(pk=house.collection.pk).exists()
+
+
+@pytest.mark.parametrize("field", ["q", "status", "batch", "page"])
+def test_senseless_filters_are_no_fault_of_ours(
+    house: House, signed_in: SignIn, field: str
+) -> None:
+    client = signed_in(house.contributor)
+    for value in ("\0", "\ud800", "x" * 10_000, "-1", "9" * 40):
+        path = f"/library/{house.collection.pk}/documents/?{field}={quote(value, errors='replace')}"
+        assert client.get(path).status_code == 200, repr(value)
+
+
+def test_senseless_forms_are_no_fault_of_ours(house: House, signed_in: SignIn) -> None:
+    client = signed_in(house.contributor)
+    change = f"/library/{house.collection.pk}/documents/change/"
+    body = {"action": "retry-failed", "code": "a\0b", "q": "\0"}
+    assert client.post(change, body).status_code == 302
+    taken = upload(client, house, "a.md", b"# A", path="x\0/\n/a.md", batch="no\0uuid")
+    assert taken.status_code == 202
+    document = Document.objects.get(pk=taken.json()["id"])
+    assert (document.path, document.external_id) == ("x/a.md", "x/\n/a.md")
+
+
+def test_every_kind_of_file_has_a_name() -> None:
+    assert [kind for kind in SUPPORTED.values() if kind_of_file(kind) == kind] == []

@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connection
+from django.db.models import Q
 from tqdm import tqdm
 
 from assistant.documents.actions import Upload, create_collection
-from assistant.documents.models import Collection
+from assistant.documents.models import Collection, Document
 from assistant.permissions.roles import Role
 from assistant.users.models import User
 from ingestion.actions import accept_upload
+from ingestion.attachments import clean_name
 from ingestion.errors import IngestionError
 from ingestion.models import OPEN_STATUSES, IngestionJob, JobStatus
 
@@ -28,9 +30,14 @@ _STALLED_SECONDS: Final = 90.0
 
 @dataclass(slots=True)
 class _Outcome:
-    """``failed`` holds (path, why) of what did not become searchable."""
+    """``failed`` holds (path, why) of what did not become searchable.
 
+    ``parts`` counts files that came out of the uploaded ones: attachments, members of archives.
+    """
+
+    batch: UUID = field(default_factory=uuid4)
     jobs: dict[UUID, str] = field(default_factory=dict)
+    parts: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -65,8 +72,9 @@ class Command(BaseCommand):
         outcome = _Outcome()
         self._upload(files, collection, user, outcome)
         self._wait(outcome)
-        ready = len(files) - len(outcome.failed)
-        self.stdout.write(f"{ready} of {len(files)} files are searchable in {collection.name}.")
+        total = len(files) + outcome.parts
+        ready = total - len(outcome.failed)
+        self.stdout.write(f"{ready} of {total} files are searchable in {collection.name}.")
         if outcome.failed:
             for path, why in sorted(outcome.failed):
                 self.stderr.write(f"{path}: {why}")
@@ -107,8 +115,10 @@ class Command(BaseCommand):
                             filename=path.name,
                             media_type="",
                             external_id=external_id,
+                            path=clean_name(external_id) if "/" in external_id else "",
                         ),
                         actor=user,
+                        batch=outcome.batch,
                     )
             except IngestionError as error:
                 outcome.failed.append((external_id, error.detail))
@@ -120,15 +130,14 @@ class Command(BaseCommand):
 
     def _wait(self, outcome: _Outcome) -> None:
         """Until every job has ended. Raises CommandError when nobody works on them."""
-        total = len(outcome.jobs)
         last, moved_at = None, time.monotonic()
-        with tqdm(total=total, desc="processing", unit="file") as bar:
+        rows = IngestionJob.objects.filter(Q(pk__in=outcome.jobs) | Q(batch=outcome.batch))
+        with tqdm(desc="processing", unit="file") as bar:
             while True:
-                rows = IngestionJob.objects.filter(pk__in=outcome.jobs)
                 state = list(rows.values_list("status", "stage_done", "fence"))
                 counts = Counter(status for status, _, _ in state)
                 still_open = sum(counts[status] for status in OPEN_STATUSES)
-                bar.n = total - still_open
+                bar.total, bar.n = len(state), len(state) - still_open
                 bar.set_postfix({s: n for s, n in counts.items() if s in OPEN_STATUSES})
                 if not still_open:
                     break
@@ -140,11 +149,18 @@ class Command(BaseCommand):
                         " running? Start them with `make run`; the files wait, none is lost."
                     )
                 time.sleep(_POLL_SECONDS)
+        outcome.parts = rows.exclude(pk__in=outcome.jobs).count()
         bad = rows.filter(status__in=[JobStatus.FAILED, JobStatus.CANCELLED])
-        for job in bad:
-            outcome.failed.append((outcome.jobs[job.pk], job.error_detail or str(job.status)))
+        for job in bad.select_related("version__document__parent"):
+            name = outcome.jobs.get(job.pk) or _name_of_part(job.version.document)
+            outcome.failed.append((name, job.error_detail or str(job.status)))
         gone = set(outcome.jobs) - set(rows.values_list("pk", flat=True))
         outcome.failed.extend((outcome.jobs[key], "deleted meanwhile") for key in gone)
+
+
+def _name_of_part(document: Document) -> str:
+    """``inbox.zip: letters/mail.eml``."""
+    return f"{document.parent.title}: {document.path}" if document.parent else document.title
 
 
 def _user(email: str | None) -> User:

@@ -104,6 +104,24 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   }
 });
 
+// Nothing moves under an open question.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.target.closest("[data-poll]") && document.querySelector("dialog[open]")) event.preventDefault();
+});
+
+// What a person opened stays open when a fresher list takes its place.
+const unfolded = new Map();
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  for (const details of document.querySelectorAll("details[id]")) unfolded.set(details.id, details.open);
+  if (!event.detail.shouldSwap) unfolded.clear();
+});
+
+document.addEventListener("htmx:afterSwap", () => {
+  for (const [id, open] of unfolded) document.getElementById(id)?.toggleAttribute("open", open);
+  unfolded.clear();
+});
+
 document.addEventListener("htmx:configRequest", (event) => {
   if (event.target.id === "history") {
     event.detail.parameters.current = document.getElementById("main").dataset.conversation ?? "";

@@ -17,8 +17,8 @@ class DocumentTable extends HTMLElement {
 
   handleEvent(event) {
     if (event.type === "htmx:beforeRequest") {
-      // Nothing moves under an open question or an open list.
-      const isBusy = document.querySelector("dialog[open]") || document.activeElement?.id === "status-filter";
+      // Nothing moves under an open list.
+      const isBusy = document.activeElement?.id === "status-filter";
       if (event.target.matches("[data-poll]") && isBusy) event.preventDefault();
       return;
     }

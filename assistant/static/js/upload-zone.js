@@ -72,8 +72,11 @@ class UploadZone extends HTMLElement {
     if (left) toast(left === 1 ? "1 hidden file was left out." : `${left} hidden files were left out.`);
     if (!wanted.length) return;
     this.list.hidden = false;
+    const batch = randomId();
+    const follow = this.querySelector("[data-batch]");
+    follow.href = `${this.dataset.batches}${batch}/`;
     for (const { file, path } of wanted) {
-      const item = { file, path, loaded: 0, state: "waiting", row: null };
+      const item = { file, path, batch, loaded: 0, state: "waiting", row: null };
       this.#items.push(item);
       this.#queue.push(item);
       this.#show(item);
@@ -91,6 +94,7 @@ class UploadZone extends HTMLElement {
     item.state = "sending";
     const body = new FormData();
     body.append("path", item.path);
+    body.append("batch", item.batch);
     body.append("file", item.file);
     const request = new XMLHttpRequest();
     request.open("POST", this.dataset.url);
@@ -106,6 +110,7 @@ class UploadZone extends HTMLElement {
       item.loaded = 1;
       item.state = request.status === 202 ? "done" : "failed";
       item.why = request.status === 202 ? "" : reason(request);
+      item.twin = request.status === 202 ? JSON.parse(request.responseText).twin : null;
       this.#show(item);
       this.#refreshTable();
       this.#next();
@@ -135,6 +140,8 @@ class UploadZone extends HTMLElement {
       { done: icon("circle-check", "icon-s"), failed: icon("circle-alert", "icon-s") }[item.state] ?? "",
     );
     if (item.why) row.append(element("span", { class: "why" }, item.why));
+    row.querySelector(".twin")?.remove();
+    if (item.twin) row.append(element("a", { class: "twin", href: item.twin.url }, item.twin.words));
   }
 
   #summarise() {
@@ -148,6 +155,7 @@ class UploadZone extends HTMLElement {
     const words = this.#isBusy() ? `Uploading ${done + failed + 1 > total ? total : done + failed + 1} of ${total} ${files}` : `${done} of ${total} ${files} uploaded`;
     this.querySelector("[data-summary]").textContent = failed ? `${words}, ${failed} refused` : words;
     this.querySelector("[data-retry-all]").hidden = failed === 0 || this.#isBusy();
+    this.querySelector("[data-batch]").hidden = done === 0;
   }
 
   #retryAll() {
@@ -174,6 +182,15 @@ class UploadZone extends HTMLElement {
     const table = document.getElementById("documents");
     window.htmx.ajax("GET", table.dataset.url, { target: "#documents", swap: "outerHTML" });
   }
+}
+
+// crypto.randomUUID is missing on plain http, as on many company networks.
+function randomId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
 // Depth first, in the order of the folder. A reader returns at most 100 entries at a time.

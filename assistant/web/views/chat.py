@@ -249,7 +249,9 @@ def _picker(request: SignedInRequest, thread: Conversation | None) -> dict[str, 
 
 
 def _new_chat(request: SignedInRequest) -> HttpResponse:
-    documents = Document.objects.for_user(request.user).filter(current_version__isnull=False)
+    documents = Document.objects.for_user(request.user).filter(
+        current_version__isnull=False, disabled_at=None
+    )
     collections = readable_collections(request.user)
     return render(
         request,
@@ -267,7 +269,7 @@ def _examples(request: SignedInRequest) -> list[str]:
     """Questions that can be answered here, made from the names of what was added last."""
     titles = (
         Document.objects.for_user(request.user)
-        .filter(current_version__isnull=False)
+        .filter(current_version__isnull=False, disabled_at=None)
         .order_by("-updated_at")
         .values_list("title", flat=True)[:20]
     )

@@ -12,9 +12,11 @@ from django.views.decorators.http import require_GET
 from assistant.documents.models import Document, DocumentVersion, VersionText
 from assistant.permissions.policy import abilities, role_on
 from assistant.web.access import readable_document
-from assistant.web.library import row_of
+from assistant.web.library import DocumentRow
 from assistant.web.reading import blocks_of, part_with, parts_of
 from assistant.web.requests import SignedInRequest
+from assistant.web.versions import children_of, versions_of
+from ingestion.admission import SUPPORTED
 
 
 @login_required
@@ -25,13 +27,26 @@ def document(request: SignedInRequest, pk: UUID) -> HttpResponse:
     """
     shown = readable_document(request.user, pk)
     version = _version(request, shown)
+    versions = versions_of(shown, user=request.user)
+    parts, part_total = children_of(shown, user=request.user)
+    can = abilities(role_on(request.user, shown.collection_id))
+    blocked = next((v.progress.blocked for v in versions if v.progress.blocked), None)
+    newest = next((v for v in versions if v.is_newest), None)
+    if newest is None:  # deleted this moment
+        raise Http404
     context: dict[str, object] = {
         "document": shown,
         "collection": shown.collection,
         "version": version,
-        "row": row_of(shown),
-        "abilities": abilities(role_on(request.user, shown.collection_id)),
+        "row": DocumentRow(shown, newest.job, newest.progress),
+        "versions": versions,
+        "parts": parts,
+        "part_total": part_total,
+        "is_moving": any(v.is_open for v in versions) or any(p.is_open for p in parts),
+        "abilities": can,
+        "blocked": blocked if can["contribute"] else None,
         "is_newest": version is None or version.pk == shown.current_version_id,
+        "extensions": ",".join(SUPPORTED),
     }
     stored = (
         VersionText.objects.for_user(request.user).filter(version=version).first()

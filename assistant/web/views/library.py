@@ -25,13 +25,15 @@ from assistant.web.library import (
     documents_of,
     readable_collections,
     roles_of,
-    row_of,
+    rows_of,
     totals_of,
 )
-from assistant.web.requests import SignedInRequest
+from assistant.web.requests import SignedInRequest, text_of
 from ingestion.actions import cancel_jobs, retry_jobs
 from ingestion.admission import SUPPORTED, SUPPORTED_IN_WORDS
-from ingestion.models import IngestionJob
+from ingestion.batches import failures_of, latest_jobs, recent_batches
+from ingestion.models import IngestionJob, JobStatus
+from ingestion.progress import blocked_queues
 
 MAX_AT_ONCE = 500
 
@@ -50,10 +52,15 @@ def library(request: SignedInRequest) -> HttpResponse:
         return redirect("collection", pk=collection.pk)
     roles = roles_of(request.user)
     collections = [(c, roles.get(c.pk, "reader")) for c in readable_collections(request.user)]
+    waits = any(getattr(c, "working", 0) and c.pk in roles for c, _ in collections)
     return render(
         request,
         "web/library.html",
-        {"collections": collections, "form": form},
+        {
+            "collections": collections,
+            "form": form,
+            "blocked": next(iter(blocked_queues().values()), None) if waits else None,
+        },
         status=422 if form.errors else 200,
     )
 
@@ -61,9 +68,9 @@ def library(request: SignedInRequest) -> HttpResponse:
 @login_required
 @require_GET
 def collection(request: SignedInRequest, pk: UUID) -> HttpResponse:
-    return render(
-        request, "web/collection.html", _table(request, readable_collection(request.user, pk))
-    )
+    context = _table(request, readable_collection(request.user, pk))
+    context["recent"] = recent_batches(pk, user=request.user)
+    return render(request, "web/collection.html", context)
 
 
 @login_required
@@ -81,9 +88,12 @@ def documents(request: SignedInRequest, pk: UUID) -> HttpResponse:
 @login_required
 @require_POST
 def bulk(request: SignedInRequest, pk: UUID) -> HttpResponse:
-    """Retry, cancel or delete the chosen documents; ids of other collections do nothing."""
-    action = request.POST.get("action", "")
-    target = collection_for(request.user, pk, Role.CONTRIBUTOR, action=f"documents.{action[:20]}")
+    """Retry, cancel or delete the chosen documents; ids of other collections do nothing.
+
+    ``retry-failed`` takes no documents: it retries all that failed for the reason ``code``.
+    """
+    action = text_of(request.POST, "action", limit=20)
+    target = collection_for(request.user, pk, Role.CONTRIBUTOR, action=f"documents.{action}")
     chosen = (
         Document.objects.for_user(request.user, Role.CONTRIBUTOR)
         .filter(collection=target, pk__in=_uuids(request.POST.getlist("documents")))
@@ -94,6 +104,14 @@ def bulk(request: SignedInRequest, pk: UUID) -> HttpResponse:
     )
     if action == "retry":
         words = _count(retry_jobs(jobs, actor=request.user), "Retrying {}.")
+    elif action == "retry-failed":
+        failed = latest_jobs(
+            request.user,
+            version__document__collection=target,
+            status=JobStatus.FAILED,
+            error_code=text_of(request.POST, "code"),
+        )
+        words = _count(retry_jobs(failed, actor=request.user), "Retrying {}.")
     elif action == "cancel":
         words = _count(cancel_jobs(jobs, actor=request.user), "Cancelled {}.")
     elif action == "delete":
@@ -157,21 +175,33 @@ def delete(request: SignedInRequest, pk: UUID) -> HttpResponse:
 def _table(request: SignedInRequest, shown: Collection) -> dict[str, object]:
     """Context of the documents table, with the filters of the query string or the form."""
     given = request.GET if request.method == "GET" else request.POST
-    name, status = given.get("q", "").strip()[:200], given.get("status", "")
+    name, status = text_of(given, "q"), text_of(given, "status")
     status = status if status in FILTERS else ""
-    page = Paginator(
-        documents_of(shown, user=request.user, name=name, status=status), PAGE_SIZE
-    ).get_page(given.get("page"))
-    query = {"q": name, "status": status, "page": str(page.number) if page.number > 1 else ""}
+    batch = next(iter(_uuids([given.get("batch", "")])), None)
+    found = documents_of(shown, user=request.user, name=name, status=status, batch=batch)
+    page = Paginator(found, PAGE_SIZE).get_page(given.get("page"))
+    query = {
+        "q": name,
+        "status": status,
+        "batch": str(batch) if batch else "",
+        "page": str(page.number) if page.number > 1 else "",
+    }
+    can = abilities(role_on(request.user, shown.pk))
+    totals = totals_of(shown, user=request.user)
+    stopped = blocked_queues() if totals.working else {}
+    failed = latest_jobs(request.user, version__document__collection=shown)
     filters = {key: value for key, value in query.items() if value and key != "page"}
     return {
         "collection": shown,
-        "abilities": abilities(role_on(request.user, shown.pk)),
+        "abilities": can,
         "page": page,
-        "rows": [row_of(document) for document in page],
-        "totals": totals_of(shown, user=request.user),
+        "rows": rows_of(page, stopped=stopped),
+        "totals": totals,
+        "blocked": next(iter(stopped.values()), None) if can["contribute"] else None,
+        "failures": failures_of(failed) if status == "failed" and can["contribute"] else [],
         "q": name,
         "status": status,
+        "batch": batch,
         "query": urlencode({key: value for key, value in query.items() if value}),
         "filter_query": urlencode(filters),
         "supported": SUPPORTED_IN_WORDS,

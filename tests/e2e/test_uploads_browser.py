@@ -1,0 +1,125 @@
+"""A folder with good and bad files, followed to its end; then versions of one of its documents."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.conftest import Visit
+
+pytestmark = pytest.mark.e2e
+SLOW = 120_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "handbook"
+    (root / "hr").mkdir(parents=True)
+    (root / "office").mkdir()
+    for number in range(6):
+        text = f"# Rule {number}\n\nForm {number} is due within {number + 2} days."
+        (root / "hr" / f"rule-{number}.md").write_text(text)
+    (root / "hr" / "leave.md").write_text("# Leave\n\nThirty days of leave a year.")
+    for number in range(2):
+        (root / "office" / f"blank-{number}.txt").write_text(" \n" * (number + 1))
+    (root / "office" / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing of a PDF follows")
+    (root / "office" / "tool.exe").write_bytes(b"MZ\x90\x00")
+    return root
+
+
+def new_collection(visit: Visit, name: str) -> str:
+    """Its address."""
+    page = visit.page
+    page.goto(f"{visit.site.base_url}/library/")
+    page.get_by_role("button", name=re.compile("New collection")).first.click()
+    page.get_by_label("Name").fill(name)
+    page.get_by_role("button", name=re.compile("^Create")).click()
+    page.wait_for_selector("upload-zone")
+    return page.url
+
+
+def open_list(page: Page) -> None:
+    if page.locator("#versions").get_attribute("open") is None:
+        page.locator("#versions summary").click()
+
+
+def test_an_upload_is_followed_to_its_end(visit: Visit, folder: Path) -> None:
+    visit.sign_in()
+    page = visit.page
+    collection = new_collection(visit, "Followed")
+    page.locator("[data-pick-folder] input").set_input_files(folder)
+    uploads = page.locator("[data-list]")
+    expect(uploads).to_contain_text("10 of 11 files uploaded, 1 refused", timeout=SLOW)
+    expect(uploads).to_contain_text("Files of this kind")
+
+    page.get_by_role("link", name="Follow this upload").click()
+    batch = page.locator("#batch")
+    expect(batch).to_contain_text("10 of 10 files done", timeout=SLOW)
+    expect(batch).to_contain_text("7 files searchable")
+    groups = batch.locator(".failure")
+    expect(groups).to_have_count(2)
+    expect(groups.first).to_contain_text(re.compile("No text found\\s+2 files"))
+    expect(groups.first).to_contain_text("handbook/office/blank-1.txt")
+    expect(groups.nth(1)).to_contain_text("Damaged file")
+    page.get_by_role("button", name="Retry these 2 files: No text found").click()
+    expect(batch.get_by_role("status")).to_have_text("Retrying 2 files.")
+    expect(batch).to_contain_text("10 of 10 files done", timeout=SLOW)
+    expect(groups.first).to_contain_text("2 files")
+    batch_url = page.url
+
+    page.goto(collection)
+    page.get_by_text("Recent uploads").click()
+    recent = page.locator(".recent a").first
+    assert batch_url.endswith(recent.get_attribute("href") or "nothing")
+    expect(page.locator("#status-filter")).to_contain_text("Failed (3)")
+    page.locator("#status-filter").select_option("failed")
+    expect(page.locator("#documents .failure")).to_have_count(2)
+    page.locator("#name-filter").fill("hr/leave")
+    page.locator("#status-filter").select_option("")
+    row = page.locator("#documents tbody tr")
+    expect(row).to_have_count(1)
+    expect(row).to_contain_text("handbook/hr/")
+
+
+def test_versions_are_replaced_restored_and_disabled(visit: Visit, tmp_path: Path) -> None:
+    visit.sign_in()
+    page = visit.page
+    new_collection(visit, "Versions")
+    first, second = tmp_path / "hours.md", tmp_path / "hours-2027.md"
+    first.write_text("# Hours\n\nThe library opens at eight.")
+    second.write_text("# Hours\n\nThe library opens at nine.")
+    page.locator("[data-pick-files] input").set_input_files(first)
+    expect(page.locator("#documents tbody tr")).to_contain_text("Ready", timeout=SLOW)
+    page.locator("#documents td.title a").first.click()
+    expect(page.locator("#document-text")).to_contain_text("opens at eight")
+
+    page.get_by_role("button", name="Replace").click()
+    page.get_by_label("New file").set_input_files(second)
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.locator("main")).to_contain_text("Taken as version 2.")
+    open_list(page)
+    newest = page.locator("#versions li").first
+    expect(newest).to_contain_text("Answers", timeout=SLOW)  # by itself, without a reload
+    page.reload()
+    expect(page.locator("#document-text")).to_contain_text("opens at nine")
+
+    open_list(page)
+    page.get_by_role("button", name="Restore version 1").click()
+    open_list(page)
+    expect(page.locator("#versions li")).to_have_count(3)
+    expect(newest).to_contain_text("restored from 1")
+    expect(newest).to_contain_text("Answers", timeout=SLOW)
+    page.reload()
+    expect(page.locator("#document-text")).to_contain_text("opens at eight")
+
+    page.get_by_role("button", name="Disable").click()
+    expect(page.locator("main")).to_contain_text("Disabled. It answers nothing since")
+    page.get_by_role("link", name="What is indexed").click()
+    expect(page.locator(".chunk")).to_have_count(1)
+    expect(page.locator(".chunk")).to_contain_text("The library opens at eight.")
+    page.go_back()
+    page.get_by_role("button", name="Let it answer again").click()
+    expect(page.locator("main")).not_to_contain_text("Disabled.")
