@@ -228,7 +228,14 @@ def _database() -> dict[str, Any]:
     }
     options.setdefault("connect_timeout", 5)
     if DATABASE_POOL_SIZE:
-        options["pool"] = {"min_size": 0, "max_size": DATABASE_POOL_SIZE, "timeout": 10}
+        # An attempt to connect soon makes room for the next: the pool's own pause between attempts
+        # doubles, and would keep the site away for minutes after a short restart of the database.
+        options["pool"] = {
+            "min_size": 0,
+            "max_size": DATABASE_POOL_SIZE,
+            "timeout": 10,
+            "reconnect_timeout": 2,
+        }
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": parts.get("dbname", "assistant"),
@@ -238,6 +245,8 @@ def _database() -> dict[str, Any]:
         "PORT": str(parts.get("port", "")),
         # Under ASGI every request has its own thread: a kept connection would leak.
         "CONN_MAX_AGE": 0,
+        # The pool holds connections that a restart of the database has ended.
+        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": options,
     }
 
@@ -271,6 +280,10 @@ FILE_UPLOAD_TEMP_DIR = TEMP_DIR if TEMP_DIR.is_dir() else None
 PARSE_TIMEOUT_SECONDS = _int("PARSE_TIMEOUT_SECONDS", 300)
 PARSE_MEMORY_MB = _int("PARSE_MEMORY_MB", 2048)
 MAX_PAGES = _int("MAX_PAGES", 5000)
+# Tesseract's names of languages, joined by "+"; empty switches text recognition off.
+OCR_LANGUAGES = _text("OCR_LANGUAGES", "eng")
+OCR_MAX_PAGES = _int("OCR_MAX_PAGES", 500)
+OCR_TIMEOUT_SECONDS = _int("OCR_TIMEOUT_SECONDS", 3600)
 MAX_TEXT_CHARACTERS = _int("MAX_TEXT_CHARACTERS", 20_000_000)
 # A job whose worker has not been heard of for this long is taken over by another worker.
 JOB_LEASE_SECONDS = _int("JOB_LEASE_SECONDS", 60)
@@ -289,21 +302,41 @@ CELERY_TASK_ROUTES = {
     "ingestion.tasks.parse_version": {"queue": "parse"},
     "ingestion.tasks.embed_version": {"queue": "embed"},
 }
-CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600}
+# A message whose worker died comes back after this many seconds, as a no-op: the sweep was faster.
+CELERY_VISIBILITY_TIMEOUT = 3600
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": CELERY_VISIBILITY_TIMEOUT,
+    # A broker that falls silent must not hold an upload or a worker for ever (celery #8030, #9054).
+    "socket_timeout": 5,
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    # Of one publish. The outbox tries again; a person who uploads does not wait for the broker.
+    "max_retries": 0,
+}
+# What consumers do when they lose it: try for ever, every few seconds.
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+# Every worker has a queue of its own, on which it proves to itself that it consumes.
+CELERY_WORKER_DIRECT = True
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     "relay-outbox": {"task": "ingestion.tasks.relay_outbox", "schedule": 3.0},
-    "sweep-jobs": {"task": "ingestion.tasks.sweep_jobs", "schedule": 15.0},
+    "sweep-jobs": {"task": "ingestion.tasks.sweep_jobs", "schedule": 10.0},
+    "continue-reembedding": {
+        "task": "ingestion.tasks.continue_reembedding",
+        "schedule": 5.0,
+        "options": {"expires": 10},
+    },
     "mark-interrupted-answers": {"task": "assistant.chat.tasks.mark_interrupted", "schedule": 5.0},
     "forget-deleted-quotes": {
         "task": "assistant.chat.tasks.forget_deleted_quotes",
         "schedule": 60.0,
     },
     "purge-deleted-originals": {"task": "ingestion.tasks.purge_originals", "schedule": 60.0},
+    "remove-stray-originals": {"task": "ingestion.tasks.remove_strays", "schedule": 60.0},
 }
 
 # --- Models -----------------------------------------------------------------------------------
@@ -376,5 +409,7 @@ LOGGING = {
         "httpx": {"level": "WARNING"},
         "axes": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
+        # A line for every message, several a second.
+        "celery.worker.strategy": {"level": "WARNING"},
     },
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from io import SEEK_END
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 from uuid import UUID
 
 from django.conf import settings
@@ -14,15 +14,14 @@ from django.utils import timezone
 
 from assistant.audit.models import record
 from assistant.documents import actions as documents
+from assistant.documents import storage
 from assistant.documents.actions import Upload
-from assistant.documents.models import DocumentVersion
+from assistant.documents.models import Document, DocumentVersion
 from assistant.users.models import User
 from ingestion import admission, outbox
+from ingestion.errors import IngestionError
 from ingestion.models import OPEN_STATUSES, IngestionJob, JobStatus
 from ingestion.parsing_limits import Limits
-
-PARSE_TASK = "ingestion.tasks.parse_version"
-EMBED_TASK = "ingestion.tasks.embed_version"
 
 
 def limits() -> Limits:
@@ -34,32 +33,112 @@ def limits() -> Limits:
         wall_seconds=settings.PARSE_TIMEOUT_SECONDS,
         cpu_seconds=settings.PARSE_TIMEOUT_SECONDS,
         memory=settings.PARSE_MEMORY_MB << 20,
+        ocr_languages=settings.OCR_LANGUAGES,
+        max_ocr_pages=settings.OCR_MAX_PAGES,
+        ocr_seconds=settings.OCR_TIMEOUT_SECONDS,
     )
 
 
-def accept_upload(collection_id: UUID, upload: Upload, *, actor: User) -> DocumentVersion:
+def accept_upload(
+    collection_id: UUID, upload: Upload, *, actor: User, batch: UUID | None = None
+) -> DocumentVersion:
     """Take one file: look at it, then bytes, rows and outbox entry in one commit.
 
     The caller checked CONTRIBUTOR on the collection. The same bytes again return the version that
-    is there; when that one had failed, it is tried again.
+    is there; when that one had failed, it is tried again. Files of one ``batch`` are counted
+    together.
 
     Raises IngestionError when the file cannot be taken, and OSError when the storage is full.
     """
+    upload = _inspected(upload)
+    with transaction.atomic():
+        version, is_new = documents.store_version(collection_id, upload, actor=actor)
+        _want(version, is_new=is_new, batch=batch)
+    return version
+
+
+def restore_version(version: DocumentVersion, *, actor: User) -> DocumentVersion:
+    """Make the bytes of an older version the document's newest version, through the pipeline.
+
+    Until it is ready the present one answers; unchanged chunks keep their vectors. The same bytes
+    as the newest version: that version. Raises FileNotFoundError when the original is lost, OSError
+    when the storage is full.
+    """
+    document = version.document
+    with storage.open_original(version.storage_key) as content, transaction.atomic():
+        upload = Upload(
+            content=content,
+            filename=version.filename,
+            media_type=version.media_type,
+            document_id=document.pk,
+        )
+        restored, is_new = documents.store_version(
+            document.collection_id, upload, actor=actor, restored_from=version.number
+        )
+        _want(restored, is_new=is_new, batch=None)
+    return restored
+
+
+def accept_part(parent: DocumentVersion, path: str, content: IO[bytes]) -> DocumentVersion:
+    """Take an attachment or archive member as a part of ``parent``'s document.
+
+    What admission refuses becomes a failed document, so that the reason can be seen. The caller
+    holds the parent's job in the open transaction. Raises Document.DoesNotExist when the parent was
+    deleted, OSError when the storage is full.
+    """
+    owner = Document.objects.select_for_update().get(pk=parent.document_id)
+    upload = Upload(
+        content=content,
+        filename=path.rpartition("/")[2],
+        media_type="application/octet-stream",
+        path=path,
+        parent_id=owner.pk,
+        metadata=owner.metadata,
+    )
+    refusal = None
+    try:
+        upload = _inspected(upload)
+    except IngestionError as error:
+        refusal = error
+    version, is_new = documents.store_version(owner.collection_id, upload, actor=parent.created_by)
+    _want(version, is_new=is_new, batch=parent.job.batch, refusal=refusal)
+    return version
+
+
+def _inspected(upload: Upload) -> Upload:
+    """With the media type that admission found; raises IngestionError."""
     size = upload.content.seek(0, SEEK_END)
     upload.content.seek(0)
     media_type = admission.inspect(
         cast("BinaryIO", upload.content), filename=upload.filename, size=size, limits=limits()
     )
-    upload = replace(upload, media_type=media_type)
-    with transaction.atomic():
-        version, is_new = documents.store_version(collection_id, upload, actor=actor)
-        if is_new:
-            _supersede_open_jobs(version)
-            job = IngestionJob.objects.create(version=version)
-            outbox.add(job, PARSE_TASK)
-        elif version.job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
-            _requeue([version.job.pk])
-    return version
+    return replace(upload, media_type=media_type)
+
+
+def _want(
+    version: DocumentVersion,
+    *,
+    is_new: bool,
+    batch: UUID | None,
+    refusal: IngestionError | None = None,
+) -> None:
+    """See to it that ``version`` becomes searchable, or is seen to have failed."""
+    if not is_new:
+        job = IngestionJob.objects.get(version=version)
+        if refusal is None and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+            _requeue([job.pk])
+        if batch is not None:
+            IngestionJob.objects.filter(pk=job.pk).update(batch=batch)
+        return
+    if version.number > 1:
+        _supersede_open_jobs(version)
+    job = IngestionJob(version=version, batch=batch)
+    if refusal is not None:
+        job.status, job.finished_at = JobStatus.FAILED, timezone.now()
+        job.error_code, job.error_detail = refusal.code, refusal.detail
+    job.save(force_insert=True)
+    if refusal is None:
+        outbox.add(job, outbox.PARSE_TASK)
 
 
 def _supersede_open_jobs(version: DocumentVersion) -> None:
@@ -105,7 +184,7 @@ def _requeue(job_ids: list[UUID]) -> int:
         job.created_at = timezone.now()
         job.started_at = job.finished_at = None
         job.save()
-        outbox.add(job, PARSE_TASK)
+        outbox.add(job, outbox.PARSE_TASK)
     return len(rows)
 
 

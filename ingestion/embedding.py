@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from assistant import engines
-from assistant.retrieval import index
+from assistant.retrieval import index, spaces
 from ingestion.leases import Claim, LeaseLost
 
 # Texts per request; the embedding server sorts them by length and cuts its own batches.
@@ -17,39 +18,38 @@ def embed_missing(
     claims: Iterable[Claim],
     *,
     is_lost: Callable[[Claim], bool],
-    when_complete: Callable[[Claim], None],
-) -> None:
-    """Embed and store what the claimed versions miss; ``when_complete`` is called for each of them.
+    publish: Callable[[Sequence[Claim]], list[Claim]],
+) -> list[Claim]:
+    """Embed and store what the claimed versions miss, and publish each once it is whole.
 
-    Claims that are lost on the way are left alone. Raises EngineError when the embedder does not
-    answer; what was stored until then stays.
+    Claims that are lost on the way are left alone. Returns those that ``publish`` gave back because
+    another model's vectors are needed since. Raises EngineError when the embedder does not answer;
+    what was stored until then stays.
     """
-    embedder = engines.embedder()
-    space = index.active_space(embedder.spec)
+    space = spaces.ensure_active(engines.embedder().spec)
+    embedder = spaces.embedder_of(space)
     open_claims = {claimed.version_id: claimed for claimed in claims}
     missing = index.count_without_vector(open_claims, space=space)
     totals = index.count_chunks(open_claims)
     batch: list[index.PendingChunk] = []
+    outdated: list[Claim] = []
     while True:
         done_now = Counter(chunk.version_id for chunk in batch)
+        missing.subtract(done_now)
+        whole: list[Claim] = []
         for version_id, claimed in list(open_claims.items()):
-            missing[version_id] -= done_now[version_id]
-            try:
-                if is_lost(claimed):
-                    raise LeaseLost
-                if missing[version_id] <= 0:
-                    when_complete(claimed)
-                elif done_now[version_id]:
-                    total = totals[version_id]
-                    claimed.report(total - missing[version_id], total)
-                    continue
-                else:
-                    continue
-            except LeaseLost:
-                pass
-            del open_claims[version_id]
+            if is_lost(claimed):
+                del open_claims[version_id]
+            elif missing[version_id] <= 0:
+                whole.append(claimed)
+                del open_claims[version_id]
+            elif done_now[version_id]:
+                with suppress(LeaseLost):  # is_lost tells at the next round
+                    claimed.report(totals[version_id] - missing[version_id], totals[version_id])
+        if whole:
+            outdated += publish(whole)
         batch = index.chunks_without_vector(open_claims, space=space, limit=BATCH)
         if not batch:
-            return
+            return outdated
         vectors = embedder.embed([chunk.embed_text for chunk in batch], kind="passage")
         index.store_vectors(batch, vectors, space=space)

@@ -9,29 +9,33 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, transaction
-from django.db.models import F, Q
-from django.db.models.functions import Coalesce, Now
+from django.db import DatabaseError, connection, transaction
+from django.db.models.functions import Now
 
 from assistant.database import release_connection
+from ingestion import outbox
 from ingestion.models import IngestionJob, JobStatus
 
 log = logging.getLogger(__name__)
 
+# A thread that did not ask for this long whether its claim still holds is stuck, and its claim
+# lapses. Between two such questions lie at most chunking and storing one document.
+_STUCK_SECONDS = 900.0
+# Between a claim and the first beat of its heart.
+_JUST_CLAIMED = timedelta(seconds=5)
+
 
 class LeaseLost(Exception):
     """The job was cancelled, deleted, finished or taken over: stop, and write nothing."""
-
-
-def owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{threading.get_native_id()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,10 @@ class Claim:
 
     def held(self) -> IngestionJob:
         """The job's row, locked in the caller's transaction. Raises LeaseLost."""
-        job = (
-            IngestionJob.objects.select_for_update()
-            .filter(pk=self.job_id, fence=self.fence)
-            .exclude(lease_owner="")
-            .first()
-        )
-        if job is None:
+        jobs = held([self])
+        if not jobs:
             raise LeaseLost
-        return job
+        return jobs[0]
 
     def report(self, done: int, total: int) -> None:
         """Progress that people see. Raises LeaseLost."""
@@ -62,6 +61,13 @@ class Claim:
     def extend(self) -> None:
         """Raises LeaseLost."""
         self._update()
+
+    def give_back(self) -> None:
+        """Leave the job to the next worker, as if it had not been claimed. Raises LeaseLost."""
+        with transaction.atomic():
+            job = self.held()
+            job.attempts -= 1
+            free(job)
 
     def _update(self, **values: int) -> None:
         updated = (
@@ -73,69 +79,198 @@ class Claim:
             raise LeaseLost
 
 
+def held(claims: Sequence[Claim]) -> list[IngestionJob]:
+    """The jobs that are still claimed, with version and document, locked until the commit.
+
+    The document is locked before its job: whoever deletes or replaces it does so too, and the other
+    order would be a deadlock. Two workers lock several in the same order.
+    """
+    fences = {claimed.job_id: claimed.fence for claimed in claims}
+    jobs = (
+        IngestionJob.objects.select_for_update(of=("version__document", "self"))
+        .select_related("version__document")
+        .filter(pk__in=fences)
+        .exclude(lease_owner="")
+        .order_by("version__document")
+    )
+    return [job for job in jobs if job.fence == fences[job.pk]]
+
+
 def claim(job_id: UUID, *, waiting: JobStatus, working: JobStatus) -> Claim | None:
     """Take a job that waits in ``waiting`` (or whose worker died in ``working``).
 
     None when there is nothing to do: someone else holds it, it moved on, or it is gone.
     """
-    taken = _take(Q(pk=job_id, status__in=[waiting, working]), working=working, limit=1)
+    taken = _take(job_id, [waiting, working], working, limit=1)
     return taken[0] if taken else None
 
 
 def claim_more(status: JobStatus, *, limit: int) -> list[Claim]:
-    """Take up to ``limit`` further jobs that wait in a stage they are already in, oldest first."""
-    return _take(Q(status=status), working=status, limit=limit)
+    """Take up to ``limit`` further jobs that wait in a stage they are already in, oldest first.
+
+    Only such as are tried for the first time: one that failed or lost its worker before must not
+    take others with it.
+    """
+    return _take(None, [status], status, limit=limit) if limit else []
 
 
-def _take(which: Q, *, working: JobStatus, limit: int) -> list[Claim]:
-    with transaction.atomic():
-        jobs = list(
-            IngestionJob.objects.select_for_update(skip_locked=True)
-            .filter(which)
-            .filter(Q(lease_owner="") | Q(lease_until__lt=Now()))
-            .order_by("created_at")[:limit]
+def _take(
+    job_id: UUID | None, statuses: list[JobStatus], working: JobStatus, *, limit: int
+) -> list[Claim]:
+    """One statement, because every document costs several of these."""
+    parameters: dict[str, Any] = {
+        "job": job_id,
+        "statuses": [str(status) for status in statuses],
+        "working": str(working),
+        "owner": f"{_node}:{os.getpid()}:{threading.get_native_id()}",
+        "lease": timedelta(seconds=settings.JOB_LEASE_SECONDS),
+        "limit": limit,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH due AS MATERIALIZED (
+                SELECT id FROM ingestion_ingestionjob
+                WHERE status = ANY(%(statuses)s)
+                AND (id = %(job)s::uuid OR (%(job)s::uuid IS NULL AND attempts = 0))
+                AND (lease_owner = '' OR lease_until < statement_timestamp())
+                ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+            )
+            UPDATE ingestion_ingestionjob job SET
+                status = %(working)s,
+                lease_owner = %(owner)s,
+                lease_until = statement_timestamp() + %(lease)s,
+                fence = fence + 1,
+                attempts = attempts + 1,
+                started_at = coalesce(started_at, statement_timestamp())
+            FROM due WHERE job.id = due.id
+            RETURNING job.id, version_id, fence, attempts
+            """,
+            parameters,
         )
-        IngestionJob.objects.filter(pk__in=[job.pk for job in jobs]).update(
-            status=working,
-            lease_owner=owner(),
-            lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS),
-            fence=F("fence") + 1,
-            attempts=F("attempts") + 1,
-            started_at=Coalesce(F("started_at"), Now()),
-        )
-    return [
-        Claim(job.pk, job.version_id, fence=job.fence + 1, attempt=job.attempts + 1) for job in jobs
-    ]
+        return [Claim(*row) for row in cursor.fetchall()]
 
 
-@contextmanager
-def heartbeat(claims: Sequence[Claim]) -> Iterator[Callable[[Claim], bool]]:
-    """Extend the leases in the background; yields a function that tells whether one was lost."""
-    stop = threading.Event()
-    lost: set[UUID] = set()
+def free(job: IngestionJob) -> None:
+    """Let a locked job wait for a worker again, and send for one; saves it."""
+    if job.status == JobStatus.PARSING:
+        job.status = JobStatus.QUEUED
+    job.lease_owner, job.lease_until = "", None
+    job.save()
+    outbox.add(job, outbox.task_for(job))
 
-    def beat() -> None:
-        while not stop.wait(settings.JOB_LEASE_SECONDS / 4):
+
+class _Heart:
+    """Keeps the leases of one thread's claims alive until it stops or is stopped."""
+
+    def __init__(self, claims: Sequence[Claim]) -> None:
+        self.claims = claims
+        self.lost: set[UUID] = set()
+        self._asked_at = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def is_lost(self, claimed: Claim) -> bool:
+        self._asked_at = time.monotonic()
+        return claimed.job_id in self.lost
+
+    def beat(self) -> None:
+        """Raises DatabaseError."""
+        for claimed in self.claims:
+            if claimed.job_id not in self.lost:
+                try:
+                    claimed.extend()
+                except LeaseLost:
+                    self.lost.add(claimed.job_id)
+
+    def give_back(self) -> None:
+        """Raises DatabaseError."""
+        for claimed in self.claims:
+            if claimed.job_id not in self.lost:
+                with suppress(LeaseLost):
+                    claimed.give_back()
+                self.lost.add(claimed.job_id)
+
+    def _run(self) -> None:
+        global _extended_at
+        while not self._stop.wait(settings.JOB_LEASE_SECONDS / 4):
+            if time.monotonic() - self._asked_at > _STUCK_SECONDS:
+                log.error("a thread is stuck; its %d leases lapse", len(self.claims))
+                self.lost.update(claimed.job_id for claimed in self.claims)
+                return
             try:
-                for claimed in claims:
-                    _extend(claimed, lost)
+                self.beat()
+                _extended_at = time.monotonic()
             except DatabaseError as error:
                 log.warning("heartbeat failed: %s", error)
             finally:
                 release_connection()
 
-    thread = threading.Thread(target=beat, name="lease-heartbeat", daemon=True)
-    thread.start()
+
+_node = socket.gethostname()
+_extended_at = 0.0
+_hearts: set[_Heart] = set()
+_lock = threading.Lock()
+
+
+@contextmanager
+def heartbeat(claims: Sequence[Claim]) -> Iterator[Callable[[Claim], bool]]:
+    """Extend the leases in the background; yields a function that tells whether one was lost.
+
+    Ask it often: a thread that does not ask for a quarter of an hour counts as stuck.
+    """
+    heart = _Heart(claims)
+    with _lock:
+        _hearts.add(heart)
+    heart.start()
     try:
-        yield lambda claimed: claimed.job_id in lost
+        yield heart.is_lost
     finally:
-        stop.set()
-        thread.join(timeout=5)
+        heart.stop()
+        with _lock:
+            _hearts.discard(heart)
 
 
-def _extend(claimed: Claim, lost: set[UUID]) -> None:
-    if claimed.job_id not in lost:
+def extended_at() -> float:
+    """When a lease of this process was last extended, by the monotonic clock; 0: never."""
+    return _extended_at
+
+
+def work_as(node: str) -> None:
+    """Name this process in its leases. The name is that of one process at a time."""
+    global _node
+    _node = node
+
+
+def expire_strays() -> int:
+    """End leases in this process's name that none of its threads holds; returns how many."""
+    with _lock:
+        held = [claimed.job_id for heart in _hearts for claimed in heart.claims]
+    lease = timedelta(seconds=settings.JOB_LEASE_SECONDS)
+    strays = (
+        IngestionJob.objects.exclude(lease_owner="")
+        .filter(lease_owner__startswith=f"{_node}:")
+        .filter(lease_until__gte=Now(), lease_until__lt=Now() + lease - _JUST_CLAIMED)
+        .exclude(pk__in=held)
+    )
+    return strays.update(lease_until=Now() - timedelta(seconds=1))
+
+
+def give_all_back() -> None:
+    """Before an orderly end: what is not finished waits for the next worker at once."""
+    with _lock:
+        hearts = list(_hearts)
+    for heart in hearts:
         try:
-            claimed.extend()
-        except LeaseLost:
-            lost.add(claimed.job_id)
+            heart.give_back()
+        except DatabaseError as error:
+            log.warning("leases could not be given back, they will lapse: %s", error)
+        finally:
+            release_connection()

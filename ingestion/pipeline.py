@@ -9,33 +9,33 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import F
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from assistant import engines
 from assistant.documents import actions as documents
 from assistant.documents import storage
 from assistant.documents.models import DocumentVersion
-from assistant.retrieval import index
+from assistant.retrieval import index, spaces
 from inference.types import EngineError
 from ingestion import embedding, leases, outbox
-from ingestion.actions import EMBED_TASK, PARSE_TASK, limits
+from ingestion.actions import limits
 from ingestion.chunking import chunk_document
 from ingestion.elements import ChunkDraft, ElementKind, ParsedDocument
-from ingestion.errors import FailureCode, IngestionError
+from ingestion.failing import end_badly, is_exhausted
 from ingestion.leases import Claim, LeaseLost
-from ingestion.models import OPEN_STATUSES, IngestionJob, JobStatus, OutboxEntry
-from ingestion.sandbox import Sandbox
+from ingestion.models import IngestionJob, JobStatus
+from ingestion.parts import Parts, may_have_parts
+from ingestion.sandbox import WORKPLACE, Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +52,21 @@ def sandbox() -> Sandbox:
 def parse_and_chunk(job_id: UUID) -> None:
     """First half: from the original to text and chunks of a version nobody sees yet."""
     claimed = leases.claim(job_id, waiting=JobStatus.QUEUED, working=JobStatus.PARSING)
-    if claimed is None or _out_of_attempts(claimed):
+    if claimed is None or is_exhausted(claimed):
         return
-    version = DocumentVersion.objects.select_related("document").get(pk=claimed.version_id)
-    with leases.heartbeat([claimed]) as is_lost:
+    version = DocumentVersion.objects.select_related("document", "job").get(pk=claimed.version_id)
+    with leases.heartbeat([claimed]) as is_lost, _workplace() as folder:
         try:
-            parsed = _parse(version, claimed, should_cancel=lambda: is_lost(claimed))
+            parts = Parts(folder) if may_have_parts(version.document) else None
+            parsed = _parse(version, claimed, folder, parts, lambda: is_lost(claimed))
             title = _title(parsed, version)
-            _store(version, claimed, parsed, _chunk(parsed, title), title)
+            drafts = _chunk(parsed, title)
+            part_ids = parts.accept(version, claimed) if parts else set()
+            _store(version, claimed, parsed, drafts, title, part_ids)
         except LeaseLost:
             return
         except Exception as error:  # noqa: BLE001  whatever it is, the file must not look stuck
-            _end_badly(claimed, error, stage=PARSE_TASK)
+            end_badly([claimed], error)
 
 
 def embed_and_publish(job_id: UUID) -> None:
@@ -75,40 +78,53 @@ def embed_and_publish(job_id: UUID) -> None:
     first = leases.claim(job_id, waiting=JobStatus.EMBEDDING, working=JobStatus.EMBEDDING)
     if first is None:
         return
-    claims = [first, *leases.claim_more(JobStatus.EMBEDDING, limit=JOBS_TOGETHER - 1)]
-    claims = [claimed for claimed in claims if not _out_of_attempts(claimed)]
+    # One that failed before goes alone: it must not take others with it.
+    others = JOBS_TOGETHER - 1 if first.attempt == 1 else 0
+    claims = [first, *leases.claim_more(JobStatus.EMBEDDING, limit=others)]
+    claims = [claimed for claimed in claims if not is_exhausted(claimed)]
     with leases.heartbeat(claims) as is_lost:
         _embed(claims, is_lost)
 
 
 def _embed(claims: list[Claim], is_lost: Callable[[Claim], bool]) -> None:
     try:
-        embedding.embed_missing(claims, is_lost=is_lost, when_complete=_publish)
+        waiting = claims
+        while waiting:
+            waiting = embedding.embed_missing(waiting, is_lost=is_lost, publish=_publish)
     except Exception as error:  # noqa: BLE001  whatever it is, no file must look stuck
         if len(claims) > 1 and isinstance(error, EngineError) and not error.retryable:
             for claimed in claims:  # one of them is at fault: the others shall not pay
                 _embed([claimed], is_lost)
             return
-        for claimed in claims:
-            _end_badly(claimed, error, stage=EMBED_TASK)
+        end_badly(claims, error)
+
+
+@contextmanager
+def _workplace() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=WORKPLACE, dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
+        yield Path(folder)
 
 
 def _parse(
-    version: DocumentVersion, claimed: Claim, *, should_cancel: Callable[[], bool]
+    version: DocumentVersion,
+    claimed: Claim,
+    folder: Path,
+    parts: Parts | None,
+    should_cancel: Callable[[], bool],
 ) -> ParsedDocument:
     """The bytes go to the sandbox through a private copy: it never sees the storage."""
-    with tempfile.TemporaryDirectory(prefix="parse-", dir=settings.FILE_UPLOAD_TEMP_DIR) as folder:
-        path = Path(folder) / "original"
-        with storage.open_original(version.storage_key) as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-        return sandbox().parse(
-            path,
-            media_type=version.media_type,
-            filename=version.filename,
-            limits=limits(),
-            on_progress=claimed.report,
-            should_cancel=should_cancel,
-        )
+    path = folder / "original"
+    with storage.open_original(version.storage_key) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    return sandbox().parse(
+        path,
+        media_type=version.media_type,
+        filename=version.filename,
+        limits=limits(),
+        on_progress=claimed.report,
+        should_cancel=should_cancel,
+        on_attachment=parts.receive if parts else None,
+    )
 
 
 def _title(parsed: ParsedDocument, version: DocumentVersion) -> str:
@@ -121,12 +137,13 @@ def _title(parsed: ParsedDocument, version: DocumentVersion) -> str:
 
 
 def _chunk(parsed: ParsedDocument, title: str) -> list[ChunkDraft]:
-    spec, tokens = engines.embedder().spec, engines.token_counter()
+    space = spaces.ensure_active(engines.embedder().spec)
+    tokens = spaces.tokens_of(space)
     return chunk_document(
         parsed,
         title=title,
         tokens=tokens,
-        window=spec.window - tokens.count(spec.passage_prefix),
+        window=space.window - tokens.count(space.passage_prefix),
     )
 
 
@@ -136,9 +153,12 @@ def _store(
     parsed: ParsedDocument,
     drafts: list[ChunkDraft],
     title: str,
+    part_ids: set[UUID],
 ) -> None:
     with transaction.atomic():
         job = claimed.held()
+        if part_ids or version.number > 1:
+            documents.delete_parts_except(version.document_id, part_ids, actor=version.created_by)
         documents.store_text(
             version.pk,
             text=parsed.text,
@@ -146,7 +166,8 @@ def _store(
             boxes=[asdict(box) for box in parsed.boxes],
         )
         index.replace_chunks(version, drafts)
-        documents.rename(version.document_id, title=title)
+        if title != version.document.title:
+            documents.rename(version.document_id, title=title)
         DocumentVersion.objects.filter(pk=version.pk).update(
             parser=parsed.parser,
             page_count=parsed.page_count,
@@ -155,90 +176,34 @@ def _store(
         )
         job.status = JobStatus.EMBEDDING
         job.attempts = 0
+        job.error_code = job.error_detail = ""
         job.lease_owner, job.lease_until = "", None
         job.stage_done, job.stage_total = 0, len(drafts)
         job.save()
-        outbox.add(job, EMBED_TASK)
+        outbox.add(job, outbox.EMBED_TASK)
 
 
-def _publish(claimed: Claim) -> None:
-    """Raises LeaseLost."""
-    version = DocumentVersion.objects.get(pk=claimed.version_id)
-    with transaction.atomic():
-        job = claimed.held()
-        documents.publish_version(version)
-        index.remove_superseded_chunks(version.document_id)
-        job.status = JobStatus.READY
-        job.stage_done = job.stage_total = version.chunk_count or 0
-        job.lease_owner, job.lease_until = "", None
-        job.finished_at = timezone.now()
-        job.save()
+def _publish(claims: Sequence[Claim]) -> list[Claim]:
+    """Make the versions the ones that answer, all of them in one commit.
 
-
-def _out_of_attempts(claimed: Claim) -> bool:
-    """A document that took its workers down is put aside instead of being tried for ever."""
-    if claimed.attempt <= settings.JOB_MAX_ATTEMPTS:
-        return False
-    _end_badly(claimed, IngestionError(FailureCode.PARSE_CRASHED), stage=PARSE_TASK)
-    return True
-
-
-def _end_badly(claimed: Claim, error: Exception, *, stage: str) -> None:
-    """Try again later what can heal, fail the rest with words."""
-    error = _in_words(error)
-    again = error.retryable and claimed.attempt < settings.JOB_MAX_ATTEMPTS
-    try:
-        with transaction.atomic():
-            job = claimed.held()
-            job.lease_owner, job.lease_until = "", None
-            if again:
-                delay = timedelta(seconds=5 * 4 ** (claimed.attempt - 1))
-                if stage == PARSE_TASK:
-                    job.status = JobStatus.QUEUED
-                outbox.add(job, stage, delay=delay)
-            else:
-                job.status = JobStatus.FAILED
-                job.error_code = error.code
-                job.error_detail = error.detail[:2000]
-                job.finished_at = timezone.now()
-            job.save()
-    except LeaseLost:
-        return
-
-
-def _in_words(error: Exception) -> IngestionError:
-    if isinstance(error, IngestionError):
-        return error
-    if isinstance(error, EngineError):
-        log.warning("embedding failed: %s", error)
-        return IngestionError(FailureCode.EMBEDDER_UNAVAILABLE, cause=error.detail)
-    log.error("ingestion failed", exc_info=error)
-    return IngestionError(FailureCode.INTERNAL, cause=repr(error))
-
-
-def sweep() -> int:
-    """Send a message again for every open job that nobody holds and nobody was told about.
-
-    Repairs what the broker lost and what died with its worker; returns how many.
+    Claims that were lost are left alone. Returns those that cannot be published yet: another
+    model's vectors are needed since theirs were made.
     """
-    repaired = 0
     with transaction.atomic():
-        for job in _forgotten_jobs():
-            task = EMBED_TASK if job.status == JobStatus.EMBEDDING else PARSE_TASK
-            outbox.add(job, task)
-            repaired += 1
-    return repaired
-
-
-def _forgotten_jobs() -> list[IngestionJob]:
-    """Open jobs whose lease ran out, or that waited long after their last message was sent."""
-    recent = OutboxEntry.objects.filter(job=OuterRef("pk")).filter(
-        Q(sent_at=None) | Q(sent_at__gt=Now() - timedelta(minutes=10))
-    )
-    dead = Q(lease_until__lt=Now() - timedelta(seconds=1))
-    waiting = Q(lease_owner="") & ~Exists(recent)
-    return list(
-        IngestionJob.objects.select_for_update(skip_locked=True, of=("self",))
-        .filter(status__in=OPEN_STATUSES)
-        .filter(dead | waiting)[:500]
-    )
+        spaces.hold()
+        jobs = leases.held(claims)
+        space = spaces.ensure_active(engines.embedder().spec)
+        lacking = index.count_without_vector([job.version_id for job in jobs], space=space)
+        whole = [job for job in jobs if not lacking[job.version_id]]
+        documents.publish_versions([job.version_id for job in whole])
+        index.remove_superseded_chunks([job.version.document_id for job in whole])
+        IngestionJob.objects.filter(pk__in=[job.pk for job in whole]).update(
+            status=JobStatus.READY,
+            stage_done=F("stage_total"),
+            lease_owner="",
+            lease_until=None,
+            error_code="",
+            error_detail="",
+            finished_at=Now(),
+        )
+    return [claimed for claimed in claims if lacking[claimed.version_id]]

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from assistant.embedded import leftovers, memory, preparation
 from assistant.embedded.config import read_config
 from assistant.embedded.console import LogFollower
 from assistant.embedded.errors import StartError
+from assistant.embedded.group import Group
 from assistant.embedded.ports import free_port, is_free, next_free_port
 from assistant.embedded.processes import Program, keep_log_small, spawn
 from assistant.embedded.secretfiles import read_or_make, write_private
@@ -248,6 +250,37 @@ def test_killing_a_child_kills_what_it_started(tmp_path: Path) -> None:
     assert child.process.returncode == -signal.SIGKILL
     psutil.wait_procs([grandchild], timeout=5)
     assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("is_working", [True, False])
+def test_a_program_that_runs_but_does_not_work_is_started_again(
+    tmp_path: Path, is_working: bool
+) -> None:
+    sign = tmp_path / "sign"
+    sign.touch()
+    script = "import time, pathlib, sys\nwhile True:\n time.sleep(0.1)"
+    if is_working:
+        script += "\n pathlib.Path(sys.argv[1]).touch()"
+    program = Program(
+        "worker",
+        (sys.executable, "-c", script, str(sign)),
+        dict(os.environ),
+        tmp_path,
+        tmp_path / "log",
+        sign_of_life=sign,
+        silent_seconds=1.5,
+    )
+    group = Group(leftovers.Ledger(tmp_path))
+    group.catch_signals()
+    try:
+        first = group.start(program)
+        deadline = time.monotonic() + 3.5
+        while time.monotonic() < deadline:
+            group.tick(0.1)
+        assert first.is_alive() == is_working
+    finally:
+        group.stop([["worker"]])
+        group.release()
 
 
 def test_a_log_is_cut_and_one_older_kept(tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 APPLICATION = "assistant.asgi:application"
 # Seconds that requests, open event streams included, get to finish when the web process stops.
 WEB_GRACE_SECONDS = 10
+# Names of workers, before the host's.
+PARSE_WORKER = "parse"
+EMBED_WORKER = "embed"
 PARSE_QUEUES = "parse"
 EMBED_QUEUES = "embed,default"
 EMBED_CONCURRENCY = 4
@@ -26,12 +29,12 @@ def web(python: str, *, host: str, port: int) -> list[str]:
 
 def parse_worker(python: str, *, concurrency: int) -> list[str]:
     """Reads uploads. Threads are enough: each file is parsed in a child process of its own."""
-    return _worker(python, name="parse", queues=PARSE_QUEUES, concurrency=concurrency)
+    return _worker(python, name=PARSE_WORKER, queues=PARSE_QUEUES, concurrency=concurrency)
 
 
 def embed_worker(python: str, *, concurrency: int = EMBED_CONCURRENCY) -> list[str]:
     """Sends chunks to the embedding server, and runs the short periodic tasks."""
-    return _worker(python, name="embed", queues=EMBED_QUEUES, concurrency=concurrency)
+    return _worker(python, name=EMBED_WORKER, queues=EMBED_QUEUES, concurrency=concurrency)
 
 
 def beat(python: str, *, schedule: Path) -> list[str]:

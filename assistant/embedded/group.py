@@ -17,6 +17,8 @@ from assistant.embedded.processes import Child, Program, keep_log_small, last_li
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LONGEST_PAUSE = 30.0
+# After a kill from outside, such as the kernel's when memory ran out: nothing is wrong with it.
+_PAUSE_AFTER_KILL = 2.0
 # A child that ran this long before it fell is restarted as if it fell for the first time.
 _STABLE_SECONDS = 60.0
 _FALLS_WHILE_STARTING = 3
@@ -97,7 +99,12 @@ class Group:
             self._stopping = True
             raise StopRequested
         for child in list(self._children.values()):
-            if child.program.name != leave and not child.is_alive():
+            if child.program.name == leave:
+                continue
+            if child.is_alive() and child.silence() > child.program.silent_seconds:
+                say(f"{child.program.name} runs but gave no sign of work for too long: killed.")
+                child.kill()
+            if not child.is_alive():
                 self._on_fall(child)
         now = time.monotonic()
         for name, (at, program) in list(self._restarts.items()):
@@ -173,9 +180,10 @@ class Group:
         words = _end_of_log(program)
         if not self._started and falls >= _FALLS_WHILE_STARTING:
             raise StartError(f"{program.name} does not start.\n{words}")
-        pause = min(_LONGEST_PAUSE, 2.0 ** (falls - 1))
-        self._restarts[program.name] = (time.monotonic() + pause, program)
         status = child.process.returncode
+        longest = _PAUSE_AFTER_KILL if status == -signal.SIGKILL else _LONGEST_PAUSE
+        pause = min(longest, 2.0 ** (falls - 1))
+        self._restarts[program.name] = (time.monotonic() + pause, program)
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         say(f"{program.name} ended {how}; starting it again in {pause:.0f} s.\n{words}")
 

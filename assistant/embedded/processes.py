@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import glob
 import os
 import shutil
 import signal
@@ -27,6 +29,9 @@ class Program:
 
     ``orphan_signal`` is what the kernel sends it should the supervisor be killed (Linux). The
     default ends it at once: whatever a worker held is recovered from the database.
+    ``sign_of_life`` is a file that the program touches while it works, or the beginning of its
+    name; left alone for ``silent_seconds`` it means that the program only runs, and it is started
+    again.
     """
 
     name: str
@@ -40,6 +45,8 @@ class Program:
     orphan_signal: signal.Signals = signal.SIGKILL
     account: Account | None = None
     niceness: int = 0
+    sign_of_life: Path | None = None
+    silent_seconds: float = 100.0
 
 
 @dataclass(slots=True)
@@ -49,6 +56,8 @@ class Child:
     program: Program
     process: subprocess.Popen[bytes]
     started_at: float = field(default_factory=time.monotonic)
+    _last_sign: int = 0
+    _heard_at: float = 0.0
 
     @property
     def pid(self) -> int:
@@ -56,6 +65,21 @@ class Child:
 
     def is_alive(self) -> bool:
         return self.process.poll() is None
+
+    def silence(self) -> float:
+        """Seconds since a sign of life was first seen, or since its start; 0 when it gives none.
+
+        By our own clock: neither a changed clock nor a laptop's sleep makes a program silent.
+        """
+        sign = self.program.sign_of_life
+        if sign is None:
+            return 0.0
+        with contextlib.suppress(OSError, ValueError):  # none yet, or replaced this moment
+            files = sign.parent.glob(f"{glob.escape(sign.name)}*")
+            changed = max(file.stat().st_mtime_ns for file in files)
+            if changed != self._last_sign:
+                self._last_sign, self._heard_at = changed, time.monotonic()
+        return time.monotonic() - max(self._heard_at, self.started_at)
 
     def send(self, number: signal.Signals) -> None:
         """Signal the process itself, if it still is there."""

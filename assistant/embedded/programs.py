@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,9 +88,22 @@ class Programs:
                 commands.embed_worker(sys.executable),
                 niceness=5,
                 stop_seconds=20,
+                sign_of_life=self._sign_of(commands.EMBED_WORKER),
             ),
-            self._program("worker-parse", parse, niceness=10, stop_seconds=20),
-            self._program("beat", commands.beat(sys.executable, schedule=schedule), niceness=5),
+            self._program(
+                "worker-parse",
+                parse,
+                niceness=10,
+                stop_seconds=20,
+                sign_of_life=self._sign_of(commands.PARSE_WORKER),
+            ),
+            self._program(
+                "beat",
+                commands.beat(sys.executable, schedule=schedule),
+                niceness=5,
+                sign_of_life=schedule,
+                silent_seconds=600,  # it saves its schedule every three minutes
+            ),
         ]
 
     def postgres(
@@ -129,6 +143,8 @@ class Programs:
         env: Mapping[str, str] | None = None,
         niceness: int = 0,
         stop_seconds: float = 10.0,
+        sign_of_life: Path | None = None,
+        silent_seconds: float = 100.0,
     ) -> Program:
         return Program(
             name=name,
@@ -139,7 +155,13 @@ class Programs:
             stop_signal=signal.SIGTERM,
             stop_seconds=stop_seconds,
             niceness=niceness,
+            sign_of_life=sign_of_life,
+            silent_seconds=silent_seconds,
         )
+
+    def _sign_of(self, worker: str) -> Path:
+        """The file that ``ingestion.pulse`` touches; named as Celery expands ``NAME@%h``."""
+        return self._config.run_dir / "workers" / f"{worker}@{socket.gethostname()}"
 
 
 _SECRETS = frozenset(

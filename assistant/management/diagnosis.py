@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import redis
-from celery import current_app
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connection
@@ -20,7 +19,9 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from assistant import engines
+from assistant.retrieval import spaces
 from inference.types import EngineError
+from ingestion import sandbox_site, workers
 from ingestion.models import OPEN_STATUSES, IngestionJob, OutboxEntry
 
 State = Literal["ok", "warning", "problem"]
@@ -135,18 +136,24 @@ def _broker(name: str) -> Finding:
 
 
 def _workers(name: str) -> Finding:
-    wanted = {route["queue"] for route in settings.CELERY_TASK_ROUTES.values()}
-    wanted.add(settings.CELERY_TASK_DEFAULT_QUEUE)
-    answers = current_app.control.inspect(timeout=3.0).active_queues() or {}
-    served = {queue["name"] for queues in answers.values() for queue in queues}
-    if missing := sorted(wanted - served):
+    """By what they did, not by whether they answer: a worker can answer and consume nothing."""
+    missing = workers.queues_without_worker()
+    if missing and not workers.broker_answers():
+        return Finding(
+            name,
+            "problem",
+            "wait for the broker",
+            "They go on by themselves when it is back.",
+        )
+    if missing:
         return Finding(
             name,
             "problem",
             f"nobody works on {', '.join(missing)}",
             "Start the workers (`make run` does) and see DATA_DIR/logs/worker-*.log.",
         )
-    return Finding(name, "ok", f"{len(answers)} serve {', '.join(sorted(wanted))}")
+    latest = max(seconds or 0 for seconds in workers.workers_alive().values())
+    return Finding(name, "ok", f"all queues are served, as of {latest:.0f} s ago")
 
 
 def _ingestion(name: str) -> Finding:
@@ -168,7 +175,8 @@ def _ingestion(name: str) -> Finding:
 
 
 def _embedder(name: str) -> Finding:
-    embedder = engines.embedder()
+    space = spaces.active()
+    embedder = spaces.embedder_of(space)
     health = embedder.check()
     if not health.ok:
         return Finding(
@@ -184,6 +192,14 @@ def _embedder(name: str) -> Finding:
             "problem",
             f"gives {components} components, {embedder.spec.dimension} are expected",
             "EMBEDDING_MODEL and the server at EMBEDDING_BASE_URL must be the same model.",
+        )
+    wanted = engines.embedder().spec.model
+    if space is not None and space.model != wanted:
+        return Finding(
+            name,
+            "warning",
+            f"the documents are indexed with {space.model}, EMBEDDING_MODEL is {wanted}",
+            f"To move to it: `manage.py reembed --model {wanted}`; else set EMBEDDING_MODEL back.",
         )
     return Finding(name, "ok", f"{health.model or embedder.spec.model}, {components} components")
 
@@ -239,6 +255,18 @@ def _storage(name: str) -> Finding:
     return Finding(name, "ok", f"writable: {settings.MEDIA_ROOT}")
 
 
+def _sandbox(name: str) -> Finding:
+    report = sandbox_site.examine()
+    if report.problems:
+        return Finding(
+            name,
+            "problem",
+            " ".join(report.problems),
+            "Workers refuse to read documents; see docs/security.md, The parser sandbox.",
+        )
+    return Finding(name, "ok", f"holds: {report.means}")
+
+
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).strip().splitlines()[0]
 
@@ -255,4 +283,5 @@ _CHECKS: dict[str, Callable[[str], Finding]] = {
     "reranker": _reranker,
     "disk": _disk,
     "storage": _storage,
+    "sandbox": _sandbox,
 }

@@ -64,7 +64,7 @@ def collection(ada: Any) -> Any:
         ("empty.md", b"", 400, "empty_file", "empty"),
         ("report.pdf", b"just text, no pdf", 415, "type_mismatch", "ending"),
         ("photo.md", b"\x89PNG\r\n\x1a\n" + bytes(64), 415, "type_mismatch", "ending"),
-        ("photo.png", b"\x89PNG\r\n\x1a\n" + bytes(64), 415, "unsupported_type", "one of"),
+        ("setup.exe", b"MZ" + bytes(64), 415, "unsupported_type", "one of"),
         ("noending", b"text", 415, "unsupported_type", "one of"),
         ("big.txt", b"a" * (5 * 1024 * 1024 + 1), 413, "too_large", "Split"),
         ("cut.docx", _docx_named("word/document.xml")[:-40], 422, "corrupt_file", "save"),

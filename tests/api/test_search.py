@@ -110,6 +110,7 @@ def test_a_bad_request_is_refused_in_words(ada: Any, body: dict[str, Any], word:
 def test_an_embedder_that_fails_is_said_so(
     ada: Any, fake_embedder: Any, retryable: bool, status: int
 ) -> None:
+    make_document(make_collection(readers=[ada.user]))
     fake_embedder.error = EngineError("embedder_x", "The embedder says no.", retryable=retryable)
     answer = ada.with_token("read").post(URL, {"query": "canteen"}, **JSON)
     found = problem(answer, status)
