@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from uuid import UUID
@@ -30,7 +29,7 @@ from inference.types import EngineError
 from ingestion import embedding, leases, outbox
 from ingestion.actions import limits
 from ingestion.chunking import chunk_document
-from ingestion.elements import ChunkDraft, ElementKind, ParsedDocument
+from ingestion.elements import ChunkDraft, ElementKind, ParsedDocument, as_rows
 from ingestion.failing import end_badly, is_exhausted
 from ingestion.leases import Claim, LeaseLost
 from ingestion.models import IngestionJob, JobStatus
@@ -162,8 +161,8 @@ def _store(
         documents.store_text(
             version.pk,
             text=parsed.text,
-            elements=[asdict(element) for element in parsed.elements],
-            boxes=[asdict(box) for box in parsed.boxes],
+            elements=as_rows(parsed.elements),
+            boxes=as_rows(parsed.boxes),
         )
         index.replace_chunks(version, drafts)
         if title != version.document.title:

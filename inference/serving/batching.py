@@ -1,15 +1,15 @@
 """Many requests, one model: batches across requests, queries before bulk.
 
-One thread owns the model. Between two batches it looks at the query lane first, so a query waits
-for at most one bulk batch. While people are asking, bulk batches are therefore kept small by padded
-tokens; when nobody has asked for a while they grow, because small batches cost processor time
-(twice as much on a busy two-core machine, where threads wait for each other more often). Bulk
-texts are drawn in arrival order into a run, and the run is batched by length so that padding costs
-little.
+One or several threads run the model. Between two batches each looks at the query lane first, so a
+query waits for at most one bulk batch. While people are asking, bulk batches are therefore kept
+small by padded tokens; when nobody has asked for a while they grow, because small batches cost
+processor time. Bulk texts are drawn in arrival order into a run, and the run is batched by length
+so that padding costs little.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -28,10 +28,13 @@ LANES: Final[tuple[Lane, Lane]] = ("query", "bulk")
 _RUN_TEXTS: Final = 512
 _QUIET_SECONDS: Final = 10.0
 _BATCHES_A_RELEASE: Final = 32
+# A batch grows beyond the fewest texts only by such as are not much shorter than its longest.
+_FEWEST_TEXTS: Final = 8
+_ALIKE: Final = 0.85
 
 
 class BatchEncoder(Protocol):
-    """What the model thread calls; one call at a time. ``release_memory`` comes now and then."""
+    """What the model threads call, at the same time. ``release_memory`` comes now and then."""
 
     def encode(self, texts: Sequence[str]) -> Vectors: ...
     def release_memory(self) -> None: ...
@@ -79,9 +82,11 @@ _Item = tuple[Job, int]
 
 
 class Batcher:
-    """Owns the model thread. ``submit`` from any thread; cancel the future to drop queued work.
+    """Owns the model threads. ``submit`` from any thread; cancel the future to drop queued work.
 
-    A batch holds at most ``batch_texts`` texts and ``batch_tokens`` padded tokens, or
+    ``threads`` batches are computed at once: on processors one a core is up to half again as fast
+    as one batch on all cores, whose threads wait for each other after every step. A batch holds at
+    most ``batch_texts`` texts and ``batch_tokens`` padded tokens, or
     ``quiet_batch_tokens`` when no query came for ten seconds.
     """
 
@@ -90,8 +95,9 @@ class Batcher:
         load: Callable[[], BatchEncoder],
         *,
         batch_tokens: int = 2048,
-        quiet_batch_tokens: int = 8192,
+        quiet_batch_tokens: int = 4096,
         batch_texts: int = 32,
+        threads: int = 1,
         max_queued: dict[Lane, int] | None = None,
     ) -> None:
         self._load = load
@@ -106,11 +112,18 @@ class Batcher:
         self._closed = False
         self.stats = BatchStats()
         self.ready: Future[BatchEncoder] = Future()
-        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._load_and_work, name="model-0", daemon=True),
+            *(
+                threading.Thread(target=self._wait_and_work, name=f"model-{number}", daemon=True)
+                for number in range(1, threads)
+            ),
+        ]
 
     def start(self) -> None:
         """Load the model in its thread; ``ready`` resolves, or holds why it could not."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def queued(self, lane: Lane) -> int:
         """Texts waiting in the lane, cancelled ones included until they are met."""
@@ -142,17 +155,22 @@ class Batcher:
     def _seconds_for(self, waiting: int) -> int:
         done = sum(self.stats.texts.values())
         per_text = self.stats.busy_seconds / done if done else 0.05
-        return max(1, min(60, round(waiting * per_text / 2)))
+        return max(1, min(60, round(waiting * per_text / 2 / len(self._threads))))
 
     def close(self) -> None:
-        """Finish the running batch, fail what waits, end the thread."""
+        """Finish the running batches, fail what waits, end the threads."""
         with self._wake:
             self._closed = True
-            self._wake.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+            self._wake.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
-    def _work(self) -> None:
+    def _wait_and_work(self) -> None:
+        with contextlib.suppress(Exception):  # the first thread says why there is no model
+            self._work(self.ready.result())
+
+    def _load_and_work(self) -> None:
         try:
             encoder = self._load()
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits on ready
@@ -160,6 +178,9 @@ class Batcher:
             self._refuse_rest()
             return
         self.ready.set_result(encoder)
+        self._work(encoder)
+
+    def _work(self, encoder: BatchEncoder) -> None:
         while True:
             with self._wake:
                 batch = self._take()
@@ -169,6 +190,7 @@ class Batcher:
                 if self._closed:
                     self._run.extend(batch)
                     break
+                self._wake.notify()  # there may be more for another thread
             self._encode(encoder, batch)
             if self.stats.batches % _BATCHES_A_RELEASE == 0:
                 encoder.release_memory()
@@ -214,7 +236,10 @@ class Batcher:
         longest = max(1, _length(items[0]))
         quiet = time.monotonic() - self._asked_at > _QUIET_SECONDS
         tokens = self._quiet_batch_tokens if quiet else self._batch_tokens
-        count = max(1, min(self._batch_texts, tokens // longest))
+        most = max(1, min(self._batch_texts, tokens // longest))
+        count = min(_FEWEST_TEXTS, most)
+        while count < min(most, len(items)) and _length(items[count]) >= _ALIKE * longest:
+            count += 1
         return items[:count], items[count:]
 
     def _encode(self, encoder: BatchEncoder, batch: list[_Item]) -> None:
@@ -222,14 +247,20 @@ class Batcher:
         try:
             vectors = encoder.encode([job.texts[index] for job, index in batch])
         except Exception as error:  # noqa: BLE001 - one bad batch must not end the model thread
-            for job, _ in batch:
-                _fail(job, error)
+            with self._wake:  # another thread may fail the same job
+                for job, _ in batch:
+                    _fail(job, error)
             return
-        self._record(batch, started)
-        for (job, index), vector in zip(batch, vectors, strict=True):
-            job.vectors[index] = vector
-            job.missing -= 1
-            if not job.missing and job.future.set_running_or_notify_cancel():
+        with self._wake:
+            self._record(batch, started)
+            whole = []
+            for (job, index), vector in zip(batch, vectors, strict=True):
+                job.vectors[index] = vector
+                job.missing -= 1
+                if not job.missing:
+                    whole.append(job)
+        for job in whole:
+            if job.future.set_running_or_notify_cancel():
                 job.future.set_result(np.stack([row for row in job.vectors if row is not None]))
 
     def _record(self, batch: list[_Item], started: float) -> None:

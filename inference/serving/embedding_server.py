@@ -43,7 +43,7 @@ from inference.serving.batching import (
     Lane,
     QueueFullError,
 )
-from inference.serving.encoder import DType, load_encoder
+from inference.serving.encoder import DType, has_gpu, load_encoder
 from inference.serving.shelf import MAX_MODELS, ServedModel, Shelf, ShelfFullError
 from inference.types import Vectors
 
@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 MAX_TEXTS: Final = 2048
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+_MOST_WORKERS: Final = 16
 
 
 class BadRequestError(Exception):
@@ -404,10 +405,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="", help="a known name or a directory; default MiniLM")
     parser.add_argument("--api-key-file", type=Path, help="its content is required as Bearer key")
     parser.add_argument("--dtype", choices=get_args(DType), default="auto")
-    parser.add_argument("--threads", type=int, help="threads of one forward pass; default all")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="batches at once; default: one a core up to 16, one alone on a GPU",
+    )
     parser.add_argument("--batch-tokens", type=int, default=2048, help="padded tokens of a batch")
     parser.add_argument(
-        "--quiet-batch-tokens", type=int, default=8192, help="the same while nobody asks"
+        "--quiet-batch-tokens", type=int, default=4096, help="the same while nobody asks"
     )
     parser.add_argument("--batch-texts", type=int, default=32)
     return parser.parse_args(argv)
@@ -429,9 +434,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     key_file: Path | None = arguments.api_key_file
     api_key = key_file.read_text(encoding="utf-8").strip() if key_file else None
 
+    cores = len(os.sched_getaffinity(0))
+    workers: int = arguments.workers or (1 if has_gpu() else min(cores, _MOST_WORKERS))
+
     def batcher_for(chosen: EmbeddingModel) -> Batcher:
         def load() -> BatchEncoder:
-            encoder = load_encoder(chosen, dtype=arguments.dtype, threads=arguments.threads)
+            encoder = load_encoder(chosen, dtype=arguments.dtype, threads=max(1, cores // workers))
             logger.info("%s is ready on %s in %s", chosen.name, encoder.device, encoder.dtype)
             return encoder
 
@@ -440,6 +448,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             batch_tokens=arguments.batch_tokens,
             quiet_batch_tokens=arguments.quiet_batch_tokens,
             batch_texts=arguments.batch_texts,
+            threads=workers,
         )
 
     shelf = Shelf(model, batcher_for)

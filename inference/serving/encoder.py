@@ -1,4 +1,4 @@
-"""sentence-transformers, loaded once and run in one thread.
+"""sentence-transformers, loaded once and run by several threads.
 
 Importing this module is cheap; ``load_encoder`` imports torch, which takes seconds.
 """
@@ -11,6 +11,7 @@ import importlib.machinery
 import logging
 import platform
 import sys
+import threading
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,6 +54,11 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return False
 
 
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether an NVIDIA device is here, found without the seconds that importing torch takes."""
+    return any(devices.glob("nvidia[0-9]*"))
+
+
 @contextlib.contextmanager
 def _without_sklearn() -> Iterator[None]:
     """Stand-ins for scikit-learn while sentence-transformers is imported.
@@ -85,20 +91,32 @@ def _without_sklearn() -> Iterator[None]:
 
 
 class SentenceEncoder:
-    """Texts to unit vectors, shape (len(texts), dimension), float32. For one thread at a time."""
+    """Texts to unit vectors, shape (len(texts), dimension), float32.
 
-    def __init__(self, model: Any, torch: Any, *, device: str, dtype: str) -> None:
+    ``threads`` is how many cores one call uses on processors; each calling thread is set to it.
+    """
+
+    def __init__(
+        self, model: Any, torch: Any, *, device: str, dtype: str, threads: int | None
+    ) -> None:
         self._torch = torch
         self._model = model
         self._transformer, *self._tail = list(model)
         self.device = device
         self.dtype = dtype
+        self.threads = threads
+        self._tokenizing = threading.Lock()  # fast tokenizers may not be borrowed twice
+        self._local = threading.local()
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """One forward pass; the caller bounds the batch."""
         torch = self._torch
+        if self.threads and not hasattr(self._local, "is_set"):  # OpenMP keeps it by thread
+            torch.set_num_threads(self.threads)
+            self._local.is_set = True
         with torch.inference_mode():
-            features = self._model.preprocess(list(texts))
+            with self._tokenizing:
+                features = self._model.preprocess(list(texts))
             if self.device == "cpu":
                 features = self._padded(features)
             features = {
@@ -156,8 +174,6 @@ def load_encoder(
         from sentence_transformers import SentenceTransformer
 
     model.verify_weights()
-    if threads:
-        torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     on_gpu = device == "cuda"
     wants_bf16 = dtype == "bfloat16" or (
@@ -169,7 +185,9 @@ def load_encoder(
         model.source, device=device, model_kwargs={"dtype": first}, local_files_only=True
     ).eval()
     loaded.max_seq_length = model.window
-    encoder = SentenceEncoder(loaded, torch, device=device, dtype=str(first).rpartition(".")[2])
+    encoder = SentenceEncoder(
+        loaded, torch, device=device, dtype=str(first).rpartition(".")[2], threads=threads
+    )
     probe = encoder.encode(_PROBE)
     if probe.shape[1] != model.dimension:
         raise EncoderMismatchError(
@@ -184,7 +202,7 @@ def load_encoder(
 def _to_bf16(full: SentenceEncoder, loaded: Any, torch: Any, probe: Vectors) -> SentenceEncoder:
     """Convert in place, or back when the vectors move."""
     next(iter(loaded)).to(torch.bfloat16)
-    fast = SentenceEncoder(loaded, torch, device="cpu", dtype="bfloat16")
+    fast = SentenceEncoder(loaded, torch, device="cpu", dtype="bfloat16", threads=full.threads)
     cosine = float((fast.encode(_PROBE) * probe).sum(axis=1).min())
     if cosine >= MIN_BF16_COSINE:
         logger.info("bfloat16 agrees with float32: cosine %.5f", cosine)
