@@ -1,6 +1,6 @@
 """End-to-end ingestion against bare sentence-transformers on the same texts.
 
-    python -m benchmarks.ingestion [--documents 120]
+    python -m benchmarks.ingestion [--documents 240]
 
 Starts a site, uploads Markdown pages over REST, and takes the time from the first request until
 the last document is ready: upload, storage, sandboxed parsing, chunking, indexing, embedding and
@@ -44,7 +44,7 @@ for name in ("bf16", "fp32"):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--documents", type=int, default=120)
+    parser.add_argument("--documents", type=int, default=240)
     count: int = parser.parse_args().documents
     with running_site() as site:
         wait(site, upload(site, documents(1)), 1)

@@ -146,7 +146,7 @@ def test_a_disabled_document_answers_nothing_and_is_not_lost(
     document = Document.objects.get(pk=version.document_id)
     documents.set_disabled(document, disabled=True, actor=contributor)
     for mode in ("hybrid", "vector", "keyword"):
-        assert search("leave", user=contributor, mode=mode).passages == []  # type: ignore[arg-type]
+        assert search("leave", user=contributor, mode=mode).passages == []
     documents.set_disabled(document, disabled=False, actor=contributor)
     assert len(search("leave", user=contributor).passages) == 1
 
@@ -248,7 +248,7 @@ def test_bytes_without_a_version_are_removed_after_an_hour(
     stray = version.storage_key[:-4] + "0000"
     fresh = version.storage_key[:-4] + "1111"
     for key in (stray, fresh):
-        default_storage.save(key, io.BytesIO(b"left behind"))  # type: ignore[arg-type]
+        default_storage.save(key, io.BytesIO(b"left behind"))
     for key in (stray, version.storage_key):
         os.utime(default_storage.path(key), (0, 0))
     assert documents.remove_strays(folder=folder) == 1
