@@ -8,7 +8,8 @@ from typing import Any, Final
 from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from drf_spectacular.utils import extend_schema_field
-from rest_framework import serializers
+from rest_framework import exceptions, serializers
+from rest_framework.request import Request
 
 from assistant.api.fields import (
     BodySerializer,
@@ -16,7 +17,7 @@ from assistant.api.fields import (
     external_id_field,
     source_url_field,
 )
-from assistant.documents.models import Document
+from assistant.documents.models import Document, DocumentVersion
 from ingestion.attachments import clean_name
 from ingestion.models import IngestionJob, JobStatus
 from ingestion.progress import Progress, progress_of
@@ -322,3 +323,17 @@ def _document_json(document: Any, progress: Progress) -> dict[str, Any]:
         "created_at": document.created_at,
         "updated_at": document.updated_at,
     }
+
+
+def asked_version(document: Document, request: Request) -> DocumentVersion:
+    """The version that ``?version=`` names, else the one that answers, else the newest."""
+    asked = request.query_params.get("version")
+    if asked is None:
+        version = document.current_version or document.latest_version
+    elif asked.isascii() and asked.isdigit() and len(asked) < 10:
+        version = document.versions.filter(number=int(asked)).first()
+    else:
+        version = None
+    if version is None:
+        raise exceptions.NotFound
+    return version

@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
-from rest_framework import exceptions, status
+from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -26,6 +26,7 @@ from assistant.api.document_shapes import (
     ListQuery,
     UploadBody,
     UploadedSerializer,
+    asked_version,
     document_json,
     documents_json,
     twin_json,
@@ -38,7 +39,7 @@ from assistant.api.schema import operation
 from assistant.documents import actions as documents
 from assistant.documents.actions import Upload
 from assistant.documents.duplicates import twin_of
-from assistant.documents.models import Collection, Document, DocumentVersion
+from assistant.documents.models import Collection, Document
 from assistant.permissions.roles import Role
 from ingestion import actions as ingestion
 from ingestion.errors import IngestionError
@@ -192,7 +193,7 @@ class DocumentViewSet(ScopedViewSet):
     )
     def file(self, request: Request, pk: UUID) -> HttpResponseBase:
         """The original file, as an attachment."""
-        return original_response(request._request, self._version(self.get_object(), request))
+        return original_response(request._request, asked_version(self.get_object(), request))
 
     @operation(
         "retry_document",
@@ -259,19 +260,6 @@ class DocumentViewSet(ScopedViewSet):
             "status": version.job.status,
             "duplicate_of": twin_json(twin_of(version, user=self.person)),
         }
-
-    @staticmethod
-    def _version(document: Document, request: Request) -> DocumentVersion:
-        asked = request.query_params.get("version")
-        if asked is None:
-            version = document.current_version or document.latest_version
-        elif asked.isascii() and asked.isdigit() and len(asked) < 10:
-            version = document.versions.filter(number=int(asked)).first()
-        else:
-            version = None
-        if version is None:
-            raise exceptions.NotFound
-        return version
 
 
 def _filename(external_id: str, media_type: str) -> str:

@@ -18,6 +18,7 @@ from assistant.api.document_shapes import (
     StatusField,
     UploadedSerializer,
     VersionBody,
+    asked_version,
     document_json,
     error_json,
     twin_json,
@@ -30,7 +31,7 @@ from assistant.api.schema import operation
 from assistant.documents import actions as documents
 from assistant.documents.actions import Upload
 from assistant.documents.duplicates import twin_of
-from assistant.documents.models import Document, DocumentVersion
+from assistant.documents.models import Document
 from assistant.permissions.roles import Role
 from assistant.retrieval import inspection
 from ingestion import actions as ingestion
@@ -200,7 +201,7 @@ class DocumentVersionsViewSet(ScopedViewSet):
     )
     def chunks(self, request: Request, pk: UUID) -> Response:
         """What the index holds of a version, in its order. For contributors."""
-        version = _version(self.get_object(), request)
+        version = asked_version(self.get_object(), request)
         page = ByOrdinal(request)
         rows = inspection.chunks_of(
             version.pk, user=self.person, start=page.start, limit=page.limit + 1
@@ -215,19 +216,6 @@ class DocumentVersionsViewSet(ScopedViewSet):
     def _accepted(self, document: Document, **more: Any) -> Response:
         fresh = self.get_queryset().get(pk=document.pk)
         return Response({**document_json(fresh), **more}, status=status.HTTP_202_ACCEPTED)
-
-
-def _version(document: Document, request: Request) -> DocumentVersion:
-    asked = request.query_params.get("version")
-    if asked is None:
-        version = document.current_version or document.latest_version
-    elif asked.isascii() and asked.isdigit() and len(asked) < 10:
-        version = document.versions.filter(number=int(asked)).first()
-    else:
-        version = None
-    if version is None:
-        raise exceptions.NotFound
-    return version
 
 
 def _version_json(document: Document, version: Any, progress: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Literal
 from uuid import UUID
@@ -30,6 +30,19 @@ class SearchResult:
 
     passages: list[Passage]
     timings_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    query: str
+    user: AnyUser
+    collections: Sequence[UUID] | None
+    limit: int
+    mode: Mode
+    filters: Mapping[str, Any] | None
+    rerank: bool
+    budget: int | None
+    started: float = field(default_factory=perf_counter)
 
 
 @dataclass(slots=True)
@@ -62,7 +75,7 @@ def search(
     Raises Collection.DoesNotExist when one of ``collections`` is absent or hidden, ValidationError
     for a bad filter, EngineError when the query cannot be embedded.
     """
-    started = perf_counter()
+    wanted = _Wanted(query, user, collections, limit, mode, filters, rerank, budget)
     while True:
         space = None if mode == "keyword" else spaces.active()
         vectors = None
@@ -70,19 +83,7 @@ def search(
             release_connection()
             vectors = spaces.embedder_of(space).embed([query], kind="query")
         try:
-            return _ranked(
-                query,
-                space,
-                vectors,
-                started,
-                user,
-                collections,
-                limit,
-                mode,
-                filters,
-                rerank,
-                budget,
-            )
+            return _ranked(wanted, space, vectors)
         except _SpaceSwitched:
             continue
 
@@ -99,26 +100,14 @@ async def asearch(
     budget: int | None = None,
 ) -> SearchResult:
     """``search`` for async callers: no thread is held while the query is embedded."""
-    started = perf_counter()
+    wanted = _Wanted(query, user, collections, limit, mode, filters, rerank, budget)
     while True:
         space = None if mode == "keyword" else await in_database(spaces.active)()
         vectors = None
         if space is not None:
             vectors = await spaces.embedder_of(space).aembed([query], kind="query")
         try:
-            return await in_database(_ranked)(
-                query,
-                space,
-                vectors,
-                started,
-                user,
-                collections,
-                limit,
-                mode,
-                filters,
-                rerank,
-                budget,
-            )
+            return await in_database(_ranked)(wanted, space, vectors)
         except _SpaceSwitched:
             continue
 
@@ -127,52 +116,41 @@ class _SpaceSwitched(Exception):
     """Another model's vectors are searched since the question was embedded."""
 
 
-def _ranked(
-    query: str,
-    space: EmbeddingSpace | None,
-    vectors: Vectors | None,
-    started: float,
-    user: AnyUser,
-    collections: Sequence[UUID] | None,
-    limit: int,
-    mode: Mode,
-    filters: Mapping[str, Any] | None,
-    rerank: bool,
-    budget: int | None,
-) -> SearchResult:
-    clock = _Clock(started, {})
+def _ranked(wanted: _Wanted, space: EmbeddingSpace | None, vectors: Vectors | None) -> SearchResult:
+    clock = _Clock(wanted.started, {})
     clock.lap("embed")
-    reranker = engines.reranker() if rerank and mode == "hybrid" else None
+    limit = wanted.limit
+    reranker = engines.reranker() if wanted.rerank and wanted.mode == "hybrid" else None
     # One moment for both arms and the texts: a version that is switched in between would else be
     # found by neither.
     with snapshot():
-        if mode != "keyword" and (now := spaces.active()) != space and now is not None:
+        if wanted.mode != "keyword" and (now := spaces.active()) != space and now is not None:
             raise _SpaceSwitched
-        scope = scope_of(user, collections=collections, filters=filters)
+        scope = scope_of(wanted.user, collections=wanted.collections, filters=wanted.filters)
         by_vector, by_keyword = [], []
         depth = max(ARM_DEPTH, limit)
         if vectors is not None and space is not None:
             by_vector = _vector_arm(vectors, scope, space, depth)
             clock.lap("vector")
-        if mode != "vector":
-            by_keyword = keyword.best_matches(query, scope=scope, limit=depth)
+        if wanted.mode != "vector":
+            by_keyword = keyword.best_matches(wanted.query, scope=scope, limit=depth)
             clock.lap("keyword")
         ranking = fuse(by_vector, by_keyword)
         found = passages.load(ranking[: max(limit, 40) if reranker else limit], scope=scope)
         clock.lap("load")
     if reranker is not None and found:
         release_connection()
-        scores = reranker.rerank(query, [passage.text for passage in found])
+        scores = reranker.rerank(wanted.query, [passage.text for passage in found])
         found = [
             replace(passage, score=score)
             for passage, score in sorted(zip(found, scores, strict=True), key=lambda pair: -pair[1])
         ]
         clock.lap("rerank")
     found = found[:limit]
-    if budget is not None:
-        found = passages.fit(found, budget=budget)
+    if wanted.budget is not None:
+        found = passages.fit(found, budget=wanted.budget)
         clock.lap("fit")
-    clock.timings["total"] = round((perf_counter() - started) * 1000, 2)
+    clock.timings["total"] = round((perf_counter() - wanted.started) * 1000, 2)
     return SearchResult(found, clock.timings)
 
 
