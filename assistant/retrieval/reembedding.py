@@ -142,7 +142,7 @@ def go_back(*, actor: User | None) -> EmbeddingSpace:
     space = previous()
     if space is None:
         raise ReembedError("There is no earlier model whose vectors are still there.")
-    return start(space.source, actor=actor, base_url=space.base_url)
+    return start(spaces.source_of(space), actor=actor, base_url=space.base_url)
 
 
 def cancel(*, actor: User | None) -> bool:

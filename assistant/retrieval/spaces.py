@@ -82,7 +82,12 @@ def embedder_of(space: EmbeddingSpace | None) -> Embedder:
     site = engines.embedder()
     if space is None or (spec_of(space) == site.spec and not space.base_url):
         return site
-    return engines.embedder_for(spec_of(space), source=space.source, base_url=space.base_url)
+    return engines.embedder_for(spec_of(space), source=source_of(space), base_url=space.base_url)
+
+
+def source_of(space: EmbeddingSpace) -> str:
+    """What the model is loaded from; sites older than this field have its name only."""
+    return space.source or space.model
 
 
 def tokens_of(space: EmbeddingSpace) -> TokenCounter:
@@ -93,7 +98,7 @@ def tokens_of(space: EmbeddingSpace) -> TokenCounter:
 
 def _model_of(space: EmbeddingSpace) -> EmbeddingModel | None:
     try:
-        model = resolve_model(space.source)
+        model = resolve_model(source_of(space))
     except UnknownModelError:
         return None
     return model if model.spec == spec_of(space) else None
