@@ -55,6 +55,8 @@ def prepare(*, parser_module: str, family: str, absent: Sequence[str] = ()) -> F
     is_enclosed = "namespaces" not in absent and view.can_enclose(readable)
     if is_enclosed:
         view.enclose(readable)
+        # Named, because /tmp is no way to it where the program itself lies below /tmp.
+        os.environ["TMPDIR"] = view.PRIVATE
     version = 0 if "landlock" in absent else landlock.version()
     programs = family not in _WITHOUT_PROGRAMS
     code = None
