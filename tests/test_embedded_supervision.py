@@ -145,7 +145,8 @@ def test_a_second_signal_hurries(data_dir: Path) -> None:
         if up.process.poll() is None:
             up.process.send_signal(signal.SIGINT)
 
-    assert up.process.wait(timeout=1) == 0
+    # The last of these signals may meet a process that has done everything and is on its way out.
+    assert up.process.wait(timeout=1) in (0, -signal.SIGINT)
     assert time.monotonic() - asked < 15
     assert still_running(processes) == []
 

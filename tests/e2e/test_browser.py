@@ -87,7 +87,7 @@ def test_upload_shows_progress_and_each_files_end(visit: Visit, folder: Path) ->
     page = visit.page
     page.goto(f"{visit.site.base_url}/library/")
     page.get_by_role("button", name=re.compile("New collection")).first.click()
-    page.get_by_label("Name").fill("From the browser")
+    page.get_by_label("Name", exact=True).fill("From the browser")
     page.get_by_role("button", name=re.compile("^Create")).click()
     page.wait_for_selector("upload-zone")
     files = sorted(folder.iterdir())

@@ -35,7 +35,7 @@ def new_collection(visit: Visit, name: str) -> str:
     page = visit.page
     page.goto(f"{visit.site.base_url}/library/")
     page.get_by_role("button", name=re.compile("New collection")).first.click()
-    page.get_by_label("Name").fill(name)
+    page.get_by_label("Name", exact=True).fill(name)
     page.get_by_role("button", name=re.compile("^Create")).click()
     page.wait_for_selector("upload-zone")
     return page.url
