@@ -156,9 +156,9 @@ def about(seconds: int | None) -> str:
         return "a few seconds"
     if seconds < 55:
         return f"about {round(seconds, -1)} seconds"
-    for size, name in ((3600, "minute"), (86400, "hour")):
-        if seconds < size * 0.97:
-            return _counted(max(1, round(seconds / (size / (60 if size == 3600 else 24)))), name)
+    for unit, limit, name in ((60, 3600, "minute"), (3600, 86400, "hour")):
+        if seconds < limit * 0.97:
+            return _counted(max(1, round(seconds / unit)), name)
     return _counted(round(seconds / 86400), "day")
 
 

@@ -10,7 +10,7 @@ every chunk that answers.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from django.db import connection, transaction
@@ -110,13 +110,9 @@ def start(source: str, *, actor: User | None, base_url: str = "") -> EmbeddingSp
 
 def _space_for(spec: EmbeddingSpec, *, source: str, base_url: str) -> EmbeddingSpace:
     """The space of this model that is there, with its vectors, or a new one."""
-    same = EmbeddingSpace.objects.filter(
-        model=spec.model,
-        revision=spec.revision,
-        dimension=spec.dimension,
-        query_prefix=spec.query_prefix,
-        passage_prefix=spec.passage_prefix,
-    ).first()
+    identity = asdict(spec)
+    del identity["window"]  # how much it reads does not change what a vector means
+    same = EmbeddingSpace.objects.filter(**identity).first()
     if same is None:
         return spaces.create(spec, source=source, base_url=base_url)
     same.source, same.base_url = source, base_url

@@ -6,6 +6,7 @@ site, and ``manage.py reembed`` moves an existing one to another.
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from typing import Any
 
 from django.conf import settings
@@ -34,25 +35,19 @@ def ensure_active(spec: EmbeddingSpec) -> EmbeddingSpace:
         lock_switch()  # two workers may meet the first document at once
         space = active()
         if space is None:
-            space = create(spec, source=settings.EMBEDDING_MODEL, is_active=True)
+            space = create(
+                spec,
+                source=settings.EMBEDDING_MODEL,
+                is_active=True,
+                activated_at=timezone.now(),
+            )
     return space
 
 
 def create(spec: EmbeddingSpec, *, source: str, **values: Any) -> EmbeddingSpace:
     """A new space and its HNSW index, in the caller's transaction."""
     assert connection.in_atomic_block
-    space = EmbeddingSpace.objects.create(
-        model=spec.model,
-        revision=spec.revision,
-        dimension=spec.dimension,
-        window=spec.window,
-        query_prefix=spec.query_prefix,
-        passage_prefix=spec.passage_prefix,
-        source=source,
-        **values,
-    )
-    if space.is_active:
-        EmbeddingSpace.objects.filter(pk=space.pk).update(activated_at=timezone.now())
+    space = EmbeddingSpace.objects.create(**asdict(spec), source=source, **values)
     with connection.cursor() as cursor:
         cursor.execute(
             f"CREATE INDEX {index_name(space)} ON {Embedding._meta.db_table}"
@@ -68,12 +63,7 @@ def index_name(space: EmbeddingSpace) -> str:
 
 def spec_of(space: EmbeddingSpace) -> EmbeddingSpec:
     return EmbeddingSpec(
-        model=space.model,
-        revision=space.revision,
-        dimension=space.dimension,
-        window=space.window,
-        query_prefix=space.query_prefix,
-        passage_prefix=space.passage_prefix,
+        **{field.name: getattr(space, field.name) for field in fields(EmbeddingSpec)}
     )
 
 

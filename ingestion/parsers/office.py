@@ -48,7 +48,7 @@ def _pptx_blocks(elements: list[Any]) -> Iterator[Block]:
                 yield Block(ElementKind.PARAGRAPH, element.text, page=page)
 
 
-def _table(element: Any, page: int | None = None) -> Block:
+def _table(element: Any, page: int | None) -> Block:
     rows = rows_of_table(element.metadata.text_as_html or "")
     if not any(any(row) for row in rows):
         return Block(ElementKind.PARAGRAPH, element.text, page=page)

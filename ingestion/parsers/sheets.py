@@ -11,7 +11,7 @@ import io
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from openpyxl import load_workbook
@@ -30,15 +30,15 @@ def parse_xlsx(data: bytes) -> Extraction:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         book = load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
-        blocks: list[Block] = []
         sheets = book.worksheets
-        for number, sheet in enumerate(sheets, start=1):
+        for sheet in sheets:
             sheet.reset_dimensions()  # files of other programs declare them wrongly
-            rows = sheet.iter_rows(values_only=True, max_col=_MAX_COLUMNS)
-            found = list(blocks_of_sheet(rows, page=number))
-            if found and not (len(sheets) == 1 and is_default_sheet(sheet.title)):
-                blocks.append(Block(ElementKind.HEADING, sheet.title, level=1, page=number))
-            blocks.extend(found)
+        blocks = blocks_of_book(
+            [
+                (sheet.title, sheet.iter_rows(values_only=True, max_col=_MAX_COLUMNS))
+                for sheet in sheets
+            ]
+        )
         title = clean(book.properties.title or "")
     extraction = Extraction(
         blocks, "openpyxl", title=title, page_count=len(sheets), heading_is_title=False
@@ -47,14 +47,18 @@ def parse_xlsx(data: bytes) -> Extraction:
         return attach(extraction, list(objects_in_package(archive)))
 
 
-def blocks_of_sheet(rows: Iterable[tuple[object, ...]], *, page: int) -> Iterator[Block]:
-    """Tables and lone cells of one sheet, from the values of its cells."""
-    return _sheet_blocks(_stop_after_the_end(rows), page=page)
+def blocks_of_book(sheets: Sequence[tuple[str, Iterable[tuple[object, ...]]]]) -> list[Block]:
+    """Tables and lone cells of each sheet, from its name and the values of its cells, as a page.
 
-
-def is_default_sheet(name: str) -> bool:
-    """Whether a sheet has the name that the program gave it, which says nothing."""
-    return bool(_DEFAULT_SHEET.fullmatch(name))
+    The name is its heading, unless it is the only one and has what the program called it.
+    """
+    blocks: list[Block] = []
+    for number, (name, rows) in enumerate(sheets, start=1):
+        found = list(_sheet_blocks(_stop_after_the_end(rows), page=number))
+        if found and not (len(sheets) == 1 and _DEFAULT_SHEET.fullmatch(name)):
+            blocks.append(Block(ElementKind.HEADING, name, level=1, page=number))
+        blocks.extend(found)
+    return blocks
 
 
 def _stop_after_the_end(rows: Iterable[tuple[object, ...]]) -> Iterator[list[str]]:

@@ -24,13 +24,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from unstructured.documents.elements import Element as UnstructuredElement
 from unstructured.nlp import tokenize
 from unstructured.partition.pptx import partition_pptx
-from unstructured.partition.text import partition_text
 
 __all__ = [
     "NO_LANGUAGES",
     "UnstructuredElement",
     "partition_pptx",
-    "partition_text",
 ]
 
 NO_LANGUAGES: Final = [""]

@@ -150,7 +150,7 @@ class _Reader:
         return Block(ElementKind.PARAGRAPH, text)
 
     def _table(self, node: Any, depth: int) -> Iterator[Block]:
-        rows = [list(_cells(row)) for row in _rows(node)]
+        rows = [list(_parts(row, W + "tc")) for row in _parts(node, W + "tr")]
         if all(len(row) <= 1 for row in rows):  # a frame around text
             for row in rows:
                 for cell in row:
@@ -213,20 +213,13 @@ class _Reader:
         return f"[{cited.index(identifier) + 1}]"
 
 
-def _rows(table: Any) -> Iterator[Any]:
-    for node in table:
-        if node.tag == W + "tr":
+def _parts(parent: Any, tag: str) -> Iterator[Any]:
+    """Rows of a table or cells of a row, also where something transparent is around them."""
+    for node in parent:
+        if node.tag == tag:
             yield node
         elif node.tag in _TRANSPARENT:
-            yield from _rows(node)
-
-
-def _cells(row: Any) -> Iterator[Any]:
-    for node in row:
-        if node.tag == W + "tc":
-            yield node
-        elif node.tag in _TRANSPARENT:
-            yield from _cells(node)
+            yield from _parts(node, tag)
 
 
 def _one_line(blocks: Iterator[Block]) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import python_calamine
 
-from ingestion.elements import ElementKind
 from ingestion.errors import FailureCode, IngestionError
-from ingestion.parsers.blocks import Block, Extraction
-from ingestion.parsers.sheets import blocks_of_sheet, is_default_sheet
+from ingestion.parsers.blocks import Extraction
+from ingestion.parsers.sheets import blocks_of_book
 
 
 def parse_xls(data: bytes) -> Extraction:
@@ -53,19 +52,14 @@ def _read(book: python_calamine.CalamineWorkbook) -> Extraction:
         for sheet in book.sheets_metadata
         if sheet.typ == python_calamine.SheetTypeEnum.WorkSheet
     ]
-    blocks: list[Block] = []
-    for number, name in enumerate(names, start=1):
-        rows = book.get_sheet_by_name(name).iter_rows()
-        found = list(blocks_of_sheet(_values(rows), page=number))
-        if found and not (len(names) == 1 and is_default_sheet(name)):
-            blocks.append(Block(ElementKind.HEADING, name, level=1, page=number))
-        blocks.extend(found)
+    # Taken one after the other: a sheet is in memory as a whole while its rows are read.
+    blocks = blocks_of_book([(name, _values(book, name)) for name in names])
     return Extraction(blocks, "calamine", page_count=len(names), heading_is_title=False)
 
 
-def _values(rows: Iterator[Sequence[object]]) -> Iterator[tuple[object, ...]]:
+def _values(book: python_calamine.CalamineWorkbook, name: str) -> Iterator[tuple[object, ...]]:
     """calamine gives "" for empty cells and a time of day or a length for times."""
-    for row in rows:
+    for row in book.get_sheet_by_name(name).iter_rows():
         yield tuple(
             str(value) if isinstance(value, datetime.timedelta | datetime.time) else value
             for value in row

@@ -12,7 +12,7 @@ from pypdf import PdfWriter
 
 from assistant.documents.models import Document
 from tests.api.calls import JSON, problem
-from tests.factories import file_named, make_collection, make_document, make_user
+from tests.factories import file_named, make_document
 
 pytestmark = pytest.mark.django_db
 URL = "/api/v1/documents/"
@@ -46,16 +46,6 @@ def _docx_named(part: str) -> bytes:
 
 def _bomb() -> bytes:
     return _zip({f"word/{n}.xml": bytes(64 << 20) for n in range(4)})
-
-
-@pytest.fixture
-def ada(as_caller: Any) -> Any:
-    return as_caller(make_user())
-
-
-@pytest.fixture
-def collection(ada: Any) -> Any:
-    return make_collection(contributors=[ada.user])
 
 
 @pytest.mark.parametrize(

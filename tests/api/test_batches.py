@@ -20,16 +20,6 @@ URL = "/api/v1/batches/"
 DOCUMENTS = "/api/v1/documents/"
 
 
-@pytest.fixture
-def ada(as_caller: Any) -> Any:
-    return as_caller(make_user())
-
-
-@pytest.fixture
-def collection(ada: Any) -> Any:
-    return make_collection(contributors=[ada.user])
-
-
 def in_batch(collection: Any, batch: UUID, status: str = "queued", **values: Any) -> Document:
     document = make_document(collection, ready=False)
     IngestionJob.objects.filter(version__document=document).update(

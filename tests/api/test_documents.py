@@ -19,16 +19,6 @@ URL = "/api/v1/documents/"
 TEXT = b"# Canteen\n\nThe canteen opens at noon.\n"
 
 
-@pytest.fixture
-def ada(as_caller: Any) -> Any:
-    return as_caller(make_user())
-
-
-@pytest.fixture
-def collection(ada: Any) -> Any:
-    return make_collection(contributors=[ada.user])
-
-
 def upload(client: Any, collection: Any, **fields: Any) -> Any:
     fields = {"file": file_named("canteen.md", TEXT), **fields}
     return client.post(URL, {"collection": str(collection.pk), **fields})

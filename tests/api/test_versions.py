@@ -34,11 +34,6 @@ def ada(as_caller: Any) -> Any:
 
 
 @pytest.fixture
-def collection(ada: Any) -> Any:
-    return make_collection(contributors=[ada.user])
-
-
-@pytest.fixture
 def handbook(collection: Any, ada: Any) -> Document:
     """Two versions; the second answers."""
     make_document(collection, text="At noon.", external_id="h", actor=ada.user)

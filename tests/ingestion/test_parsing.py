@@ -384,6 +384,7 @@ def test_mutations_never_escape_as_other_exceptions(name: str) -> None:
 def test_unstructured_patch_stays_effective(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pinned version still goes through the one name that is patched, and loads no model."""
     from unstructured.nlp import tokenize
+    from unstructured.partition.text import partition_text
 
     from ingestion.parsers import unstructured_engine
 
@@ -391,9 +392,7 @@ def test_unstructured_patch_stays_effective(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(tokenize, "_install_spacy_model", lambda: pytest.fail("downloads"))
     pipeline: object = tokenize._get_nlp()
     assert pipeline is unstructured_engine._PIPELINE
-    elements = unstructured_engine.partition_text(
-        text="Some plain narrative text of several words.", languages=[""]
-    )
+    elements = partition_text(text="Some plain narrative text of several words.", languages=[""])
     assert elements[0].text.startswith("Some")
 
 

@@ -23,22 +23,9 @@ from ingestion import leases, outbox, pipeline, recovery
 from ingestion.actions import accept_upload, cancel_jobs, retry_jobs
 from ingestion.errors import IngestionError
 from ingestion.models import IngestionJob, JobStatus, OutboxEntry
-from tests.factories import make_collection, make_user
 
 pytestmark = pytest.mark.django_db
 TEXT = b"# Leave\n\nAnnual leave is thirty days.\n\n# Canteen\n\nIt opens at noon.\n"
-
-
-@pytest.fixture
-def contributor() -> User:
-    user: User = make_user()
-    return user
-
-
-@pytest.fixture
-def collection(contributor: User) -> Collection:
-    made: Collection = make_collection(contributors=[contributor])
-    return made
 
 
 def upload(

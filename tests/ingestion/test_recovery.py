@@ -28,7 +28,6 @@ from ingestion.errors import FailureCode, IngestionError
 from ingestion.failing import end_badly
 from ingestion.leases import Claim
 from ingestion.models import IngestionJob, JobStatus, OutboxEntry
-from tests.factories import make_collection, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -38,18 +37,6 @@ def own_node() -> Iterator[None]:
     leases.work_as("parse@test")
     yield
     leases.work_as("test")
-
-
-@pytest.fixture
-def contributor() -> User:
-    user: User = make_user()
-    return user
-
-
-@pytest.fixture
-def collection(contributor: User) -> Collection:
-    made: Collection = make_collection(contributors=[contributor])
-    return made
 
 
 @pytest.fixture

@@ -21,19 +21,8 @@ from inference.fakes import FakeEmbedder
 from ingestion import parts
 from ingestion.actions import accept_upload, restore_version
 from ingestion.models import IngestionJob, JobStatus
-from tests.factories import make_collection, make_user
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def contributor() -> User:
-    return make_user()
-
-
-@pytest.fixture
-def collection(contributor: User) -> Collection:
-    return make_collection(contributors=[contributor])
 
 
 @pytest.fixture
