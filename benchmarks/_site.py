@@ -94,6 +94,18 @@ def peak_memory(process: int) -> dict[str, int]:
     return dict(sorted(peaks.items()))
 
 
+def cpu_seconds(process: int) -> float:
+    """What ``process``, all below it and their ended children have used so far; Linux only."""
+    ticks = 0
+    for each in (process, *_descendants(process)):
+        try:
+            fields = Path(f"/proc/{each}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+        except OSError:  # it has ended, and its parent counts it
+            continue
+        ticks += sum(map(int, fields.split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _descendants(process: int) -> Iterator[int]:
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         try:
