@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -44,12 +44,14 @@ EXIT_STATUS: Final = 78
 _MEBIBYTE: Final = 1 << 20
 _LIMITS: Final = Limits(
     wall_seconds=60,
-    cpu_seconds=1,
+    cpu_seconds=30,
     memory=256 * _MEBIBYTE,
     max_temporary_bytes=4 * _MEBIBYTE,
     max_bytes=_MEBIBYTE,
     max_output_bytes=_MEBIBYTE,
 )
+# Only the attack on this limit meets it: a busy machine can make a second of the others long.
+_CPU_LIMITS: Final = replace(_LIMITS, cpu_seconds=1)
 _FORKS: Final = 1_000
 _PTRACE_SEIZE: Final = 0x4206  # does not stop its victim
 _NEW_USER_NAMESPACE: Final = linux.CLONE_NEWUSER
@@ -176,12 +178,13 @@ def _canaries(folders: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _send(box: Sandbox, order: dict[str, Any]) -> str | IngestionError:
+    limits = _CPU_LIMITS if order["attack"] == "time" else _LIMITS
     with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
         path = Path(folder, "order")
         path.write_text(json.dumps(order))
         try:
             # RTF is one of the formats that other programs read, which need the most rights.
-            return box.parse(path, media_type=RTF, filename="order", limits=_LIMITS).text
+            return box.parse(path, media_type=RTF, filename="order", limits=limits).text
         except IngestionError as error:
             return error
 
@@ -352,7 +355,7 @@ def _memory(_: dict[str, Any]) -> str:
 
 def _time(_: dict[str, Any]) -> str:
     """Measured in CPU time, which a busy machine does not give quickly."""
-    while time.process_time() < 3 * _LIMITS.cpu_seconds:
+    while time.process_time() < 3 * _CPU_LIMITS.cpu_seconds:
         pass
     return "late"
 
