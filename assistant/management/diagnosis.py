@@ -19,7 +19,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from assistant import engines
-from assistant.retrieval import spaces
+from assistant.retrieval import row_security, spaces
 from inference.types import EngineError
 from ingestion import sandbox_site, workers
 from ingestion.models import OPEN_STATUSES, IngestionJob, OutboxEntry
@@ -102,6 +102,15 @@ def _migrations(name: str) -> Finding:
     if plan:
         return Finding(name, "problem", f"{len(plan)} are not applied", "Run `manage.py prepare`.")
     return Finding(name, "ok", "all applied")
+
+
+def _row_security(name: str) -> Finding:
+    gap = row_security.find_gap()
+    if gap is None:
+        return Finding(name, "ok", f"holds: {row_security.READER_ROLE} reads what grants allow")
+    if settings.ROW_SECURITY == "warn":
+        return Finding(name, "warning", f"{gap.detail}; searches go on without it", gap.advice)
+    return Finding(name, "problem", f"{gap.detail}; searches are refused", gap.advice)
 
 
 def _broker(name: str) -> Finding:
@@ -218,7 +227,11 @@ def _language_model(name: str) -> Finding:
             "none is connected: answers are quoted sentences",
             "Set LLM_BASE_URL and LLM_MODEL.",
         )
-    return Finding(name, "ok", f"{health.model or llm.model}: {health.detail}")
+    if health.degraded:
+        return Finding(name, "warning", health.detail, "Start the servers that do not answer.")
+    choices = ", ".join(choice.name for choice in engines.model_choices())
+    also = f" Can be chosen: {choices}." if choices else ""
+    return Finding(name, "ok", f"{health.model or llm.model}: {health.detail}{also}")
 
 
 def _reranker(name: str) -> Finding:
@@ -275,6 +288,7 @@ _CHECKS: dict[str, Callable[[str], Finding]] = {
     "database": _database,
     "pgvector": _pgvector,
     "migrations": _migrations,
+    "row security": _row_security,
     "broker": _broker,
     "workers": _workers,
     "ingestion": _ingestion,

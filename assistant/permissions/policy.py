@@ -11,7 +11,8 @@ from uuid import UUID
 
 from django.apps import apps
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Model, Q, QuerySet
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import BooleanField, F, Func, Model, Q, QuerySet
 
 from assistant.permissions.models import Grant
 from assistant.permissions.roles import Role
@@ -34,13 +35,28 @@ def collections_with_role(user: AnyUser, role: Role) -> QuerySet[Any, UUID]:
         return cast("QuerySet[Any, UUID]", Grant.objects.none().values_list("collection_id"))
     if user.is_superuser:
         collection = cast("type[Model]", apps.get_model("documents", "Collection"))
-        return cast("QuerySet[Any, UUID]", collection._base_manager.values_list("pk"))
+        return cast("QuerySet[Any, UUID]", collection._base_manager.order_by().values_list("pk"))
     person = cast("User", user)
     grants = Grant.objects.filter(
-        Q(user_id=person.pk) | Q(group__in=person.groups.values("pk")) | Q(everyone=True),
-        role__gte=role,
+        Q(user_id=person.pk) | Q(_in_one_of(person)) | Q(everyone=True), role__gte=role
     )
     return cast("QuerySet[Any, UUID]", grants.values_list("collection_id"))
+
+
+def _in_one_of(person: User) -> Func:
+    """``group_id = ANY(ARRAY(SELECT ...))``: unlike IN, an index serves it beside an OR.
+
+    With tens of thousands of grants the difference is ten times the cost of a search. Asks the
+    memberships alone: who reads under row-level security may not see the groups themselves.
+    """
+    memberships = User.groups.through._base_manager.filter(user_id=person.pk)
+    return Func(
+        F("group_id"),
+        ArraySubquery(memberships.values("group_id")),
+        template="(%(expressions)s))",
+        arg_joiner=" = ANY(",
+        output_field=BooleanField(),
+    )
 
 
 def role_on(user: AnyUser, collection_id: UUID) -> Role | None:
@@ -58,6 +74,13 @@ def role_on(user: AnyUser, collection_id: UUID) -> Role | None:
 def has_role(user: AnyUser, role: Role, *, collection_id: UUID) -> bool:
     held = role_on(user, collection_id)
     return held is not None and held >= role
+
+
+def manages_any(user: AnyUser) -> bool:
+    """Whether there is a collection that ``user`` manages; always true for a superuser."""
+    if is_person(user) and user.is_superuser:
+        return True
+    return collections_with_role(user, Role.MANAGER).exists()
 
 
 def can_create_collection(user: AnyUser) -> bool:

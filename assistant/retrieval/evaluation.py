@@ -1,4 +1,9 @@
-"""Scoring a ranking of documents against judgements, as trec_eval does."""
+"""Scoring rankings of documents against judgements, as trec_eval does, and comparing them.
+
+Two configurations are compared query by query: the interval of the mean difference is a percentile
+bootstrap over queries, the p-value a randomisation test that flips the signs of the differences
+(Smucker, Allan and Carterette 2007, "A comparison of statistical significance tests").
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,10 @@ from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any
 
+import numpy as np
+
 Judgements = dict[str, dict[str, int]]
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,31 @@ class Figures:
     mrr_at_10: float
     latency_p50_ms: float
     latency_p95_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A query on which the second configuration falls behind the first."""
+
+    query: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Second minus first, mean over ``queries`` that both have.
+
+    ``low`` and ``high`` bound it with 95 % confidence; ``p`` is how often chance alone gives a
+    difference at least as large. ``losses`` are the worst queries, worst first.
+    """
+
+    queries: int
+    mean: float
+    low: float
+    high: float
+    p: float
+    losses: tuple[Loss, ...]
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -65,6 +98,54 @@ def score(
         mrr_at_10=fmean(reciprocal_rank(ranking, wanted, 10) for ranking, wanted in judged),
         latency_p50_ms=cuts[9],
         latency_p95_ms=cuts[18],
+    )
+
+
+def ndcg_by_query(
+    rankings: Mapping[str, Sequence[str]], judgements: Judgements, *, depth: int = 10
+) -> dict[str, float]:
+    """nDCG of each query that has both a ranking and a judgement."""
+    return {
+        query: ndcg(rankings[query], wanted, depth)
+        for query, wanted in judgements.items()
+        if query in rankings
+    }
+
+
+def compare(
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    losses: int = 5,
+) -> Difference:
+    """Scores by query of two configurations, paired. Raises ValueError when they share no query."""
+    queries = sorted(first.keys() & second.keys())
+    if not queries:
+        raise ValueError("The two runs have no query in common.")
+    differences = np.array([second[query] - first[query] for query in queries])
+    mean = float(differences.mean())
+    chance = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    extreme = 0
+    for i in range(resamples):  # one at a time: all at once is queries x resamples in memory
+        means[i] = differences[chance.integers(0, len(queries), len(queries))].mean()
+        flipped = differences @ chance.choice((-1.0, 1.0), len(queries)) / len(queries)
+        extreme += abs(flipped) >= abs(mean) - 1e-12
+    low, high = np.percentile(means, (2.5, 97.5))
+    worst = sorted(queries, key=lambda query: second[query] - first[query])[:losses]
+    return Difference(
+        queries=len(queries),
+        mean=mean,
+        low=float(low),
+        high=float(high),
+        p=(extreme + 1) / (resamples + 1),
+        losses=tuple(
+            Loss(query, first[query], second[query])
+            for query in worst
+            if second[query] < first[query]
+        ),
     )
 
 

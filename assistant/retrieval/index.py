@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from pgvector import HalfVector
 
 from assistant.documents.models import Document, DocumentVersion
+from assistant.retrieval import analysis
 from assistant.retrieval.models import Chunk, Embedding, EmbeddingSpace
 from inference.types import Vectors
 
@@ -72,31 +72,35 @@ def replace_chunks(version: DocumentVersion, drafts: Sequence[Draft]) -> None:
 
 
 def _insert_chunks(version: DocumentVersion, drafts: Sequence[Draft]) -> list[int]:
-    """One statement: the rows travel as arrays and their terms are made on the way in."""
+    """One statement: the rows travel as arrays."""
     document = version.document
+    analysed = analysis.analyse([draft.embed_text for draft in drafts])
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
             INSERT INTO {Chunk._meta.db_table} (
                 version_id, document_id, collection_id, ordinal, text, context, heading_path, page,
-                char_start, char_end, content_hash, terms, term_count
+                char_start, char_end, content_hash, language, terms, term_count,
+                frequencies, analyser
             )
             SELECT %s, %s, %s, d.ordinal, d.text, d.context,
                    ARRAY(SELECT jsonb_array_elements_text(d.headings::jsonb)),
-                   d.page, d.char_start, d.char_end, d.content_hash, t.terms,
-                   coalesce((SELECT sum(cardinality(positions)) FROM unnest(t.terms)), 0)
+                   d.page, d.char_start, d.char_end, d.content_hash, d.language,
+                   d.terms::tsvector, d.term_count, d.frequencies, %s
             FROM unnest(
                 %s::int[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::int[],
-                %s::bytea[]
-            ) AS d(ordinal, text, context, headings, page, char_start, char_end, content_hash)
-            CROSS JOIN LATERAL
-                to_tsvector(%s::regconfig, unaccent(d.context || E'\n' || d.text)) AS t(terms)
+                %s::bytea[], %s::text[], %s::text[], %s::int[], %s::bytea[]
+            ) AS d(
+                ordinal, text, context, headings, page, char_start, char_end, content_hash,
+                language, terms, term_count, frequencies
+            )
             RETURNING id
             """,
             [
                 version.pk,
                 document.pk,
                 document.collection_id,
+                analysis.VERSION,
                 [draft.ordinal for draft in drafts],
                 [draft.text for draft in drafts],
                 [_context(draft) for draft in drafts],
@@ -105,7 +109,10 @@ def _insert_chunks(version: DocumentVersion, drafts: Sequence[Draft]) -> list[in
                 [draft.char_start for draft in drafts],
                 [draft.char_end for draft in drafts],
                 [hashlib.sha256(draft.embed_text.encode()).digest() for draft in drafts],
-                settings.TEXT_SEARCH_CONFIG,
+                [each.language for each in analysed],
+                [each.terms for each in analysed],
+                [each.term_count for each in analysed],
+                [each.frequencies for each in analysed],
             ],
         )
         return [row[0] for row in cursor.fetchall()]

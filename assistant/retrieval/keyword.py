@@ -1,100 +1,261 @@
-"""The keyword arm: BM25 over PostgreSQL's text search, in one scoped statement.
+"""The keyword arm: BM25 over PostgreSQL's text search, scoped inside the SQL.
 
-``ts_rank`` alone is not BM25: it knows neither how rare a word is nor how long the text. But for a
-single word with all weights 1 it is a function of the term frequency only, 6/pi^2 * sum(1/j^2) for
-j up to tf (``calc_rank_or`` in PostgreSQL's tsrank.c), so the frequency can be read back from it,
-which is several times faster than unnesting the vector.
+``ts_rank`` is not BM25: it knows neither how rare a word is nor how long the text. So the index
+only says which chunks hold the question's words; how often, stands packed beside each chunk
+(``frequencies``), and thousands of them are scored here at once.
 
-Document frequencies are counted over the rows the reader may see, so a score tells nothing about
-hidden documents. k1 and b are Lucene's defaults (Robertson and Zaragoza 2009, section 3.4).
+A common word matches a great part of a million chunks, and scoring them all takes seconds. What
+matters is what holds rare words, or many: a chunk's score is at most K1 + 1 times the summed
+rarity of the question's terms in it. So the chunks whose sum lies above a threshold are taken from
+the index, by one condition, and scored with all terms. A random sample of what the reader may see
+says how common each term is there and which threshold leaves as many chunks as can be scored in a
+few milliseconds; the reader's own rare words are counted where they are found. Scores thus tell
+nothing about hidden documents. k1 and b are Lucene's defaults (Robertson and Zaragoza 2009,
+section 3.4).
 """
 
 from __future__ import annotations
 
-from itertools import accumulate
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import log
+from typing import Any, Final
 
-from django.conf import settings
+import numpy as np
 from django.db import connection
 
+from assistant.retrieval import frequencies, statistics
+from assistant.retrieval.analysis import Question, Term, terms_of_question
 from assistant.retrieval.scope import Scope
+from assistant.retrieval.statistics import Sample
 from assistant.retrieval.vector import Ranked
 
-K1 = 1.2
-B = 0.75
-MAX_TERMS = 48
-# sum(1/j^2) for tf 1, 2, ..., lowered a little against rounding in ts_rank's float4.
-_STEPS = [step * 0.99999 for step in accumulate(1 / j**2 for j in range(1, 41))]
+K1: Final = 1.2
+B: Final = 0.75
+# Words of a question that are looked at, the first that are scored where everything is, and the
+# rarest that are scored where candidates are.
+MAX_TERMS: Final = 60
+EXACT_TERMS: Final = 32
+SCORED_TERMS: Final = 12
+# Up to this many visible chunks, every one that holds a term is scored.
+EXACT_UP_TO: Final = 10_000
+# Chunks taken from the index for common words. Where most of them are hidden, up to so many times
+# as many are read.
+CANDIDATES: Final = 2_000
+MOST_READ: Final = 4
+MOST_CANDIDATES: Final = 20_000
+# A term that so few chunks of the sample hold is rare: it is counted, not estimated.
+RARE_UP_TO: Final = 2
+# Chunks whose documents are asked at once whether they are live.
+_AT_ONCE: Final = 500
+# Of the common terms, those whose combinations decide who is a candidate.
+COMBINED_TERMS: Final = 6
+# Each combination holds one of the rarest of them, which together stand in so many chunks of the
+# site at most, or the very rarest: so much of the index is walked through.
+LED_BY: Final = 40_000
 
 
-def terms_of(query: str) -> list[str]:
-    """The distinct lexemes of a question, in the order they appear."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT lexeme FROM unnest(to_tsvector(%s::regconfig, unaccent(%s)))
-            ORDER BY positions[1]
-            """,
-            [settings.TEXT_SEARCH_CONFIG, query],
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """``ranked`` is best first. ``possible`` is the idf of all scored terms together.
+
+    ``covered`` is the idf of those of them that each ranked chunk holds.
+    """
+
+    ranked: list[Ranked] = field(default_factory=list)
+    possible: float = 0.0
+    covered: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """A term and its idf; None where the statement counts it."""
+
+    term: Term
+    idf: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """``wanted`` is the tsquery that the candidates match, ``within`` the reader's condition."""
+
+    terms: list[_Weighed]
+    wanted: str
+    within: str
+
+
+def best_matches(query: str, *, scope: Scope, limit: int) -> Matches:
+    """The ``limit`` visible chunks with the highest BM25 score of the question's words.
+
+    What stands in quotes must be there word for word. Over more than ``EXACT_UP_TO`` visible
+    chunks the ranking is that of the candidates the plan takes: see the module's docstring.
+    """
+    sample = statistics.draw(scope)
+    question = terms_of_question(query, languages=sample.languages, limit=MAX_TERMS)
+    if not question.terms or not sample.size:
+        return Matches()
+    if sample.count <= EXACT_UP_TO:
+        plan = _all_of(question.terms[:EXACT_TERMS], within=scope.seeking("c.collection_id"))
+    else:
+        plan = _most_promising(question.terms, sample, within=scope.filtering("c.collection_id"))
+    found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
+    if len(found.ranked) < limit and scope.documents and sample.count > EXACT_UP_TO:
+        # The plan was made for all that is visible, and the filters leave little of it.
+        plan = _all_of(question.terms[:EXACT_TERMS], within=scope.filtering("c.collection_id"))
+        found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
+    return found
+
+
+def _all_of(terms: Sequence[Term], *, within: str) -> _Plan:
+    weighed = [_Weighed(term, None) for term in terms]
+    return _Plan(weighed, " | ".join(term.query for term in terms), within)
+
+
+def _most_promising(terms: Sequence[Term], sample: Sample, *, within: str) -> _Plan:
+    holds = sample.counts(terms) > 0
+    counts = holds.sum(axis=0)
+    order = np.argsort(counts, kind="stable")[:SCORED_TERMS]
+    size = len(holds)
+    rare = [int(i) for i in order if counts[i] <= RARE_UP_TO]
+    common = [int(i) for i in order if counts[i] > RARE_UP_TO]
+    idf = {i: log(1 + (size - counts[i] + 0.5) / (counts[i] + 0.5)) for i in common}
+    weighed = [_Weighed(terms[i], idf.get(int(i))) for i in map(int, order)]
+    wanted = [terms[i].query for i in rare]
+    leading = common[:COMBINED_TERMS]
+    if leading:
+        # A chunk of the sample stands for so many of the site: what is hidden is read as well.
+        read = CANDIDATES * min(sample.total / sample.count, MOST_READ)
+        allowed = int(read * size / sample.total)
+        sums = holds[:, leading] @ np.array([idf[i] for i in leading])
+        sums = np.sort(sums[~holds[:, rare].any(axis=1)])[::-1]
+        above = float(sums[allowed]) if allowed < len(sums) else 0.0
+        walked = np.cumsum(counts[leading]) * sample.total / size
+        leads = max(int((walked <= LED_BY).sum()), 1)
+        wanted.append(
+            _above([(terms[i].query, idf[i]) for i in leading], above, leads=leads)
+            or "(" + " & ".join(terms[i].query for i in leading) + ")"
         )
-        return [row[0] for row in cursor.fetchall()][:MAX_TERMS]
+    return _Plan(weighed, " | ".join(wanted), within)
 
 
-def best_matches(query: str, *, scope: Scope, limit: int) -> list[Ranked]:
-    """The ``limit`` visible chunks with the highest BM25 score of the question's words."""
-    terms = terms_of(query)
-    if not terms:
-        return []
-    params = {
-        **scope.params,
-        "terms": terms,
-        "literals": [_literal(term) for term in terms],
-        "steps": _STEPS,
-        "limit": limit,
-        "k1": K1,
-        "b": B,
-    }
+def _above(terms: Sequence[tuple[str, float]], least: float, *, leads: int) -> str:
+    """A tsquery for texts whose terms' weights add up to more than ``least``; "" where none can.
+
+    ``terms`` come heaviest first; one of the first ``leads`` must be there.
+    """
+    rest = [0.0]
+    for _, weight in reversed(terms):
+        rest.append(rest[-1] + weight)
+    rest.reverse()
+
+    @cache
+    def build(start: int, least: float, led: bool) -> str:
+        if rest[start] <= least + 1e-9 or (not led and start >= leads):
+            return ""
+        query, weight = terms[start]
+        without = build(start + 1, least, led)
+        if weight > least + 1e-9:
+            return f"({query} | {without})" if without else query
+        left = build(start + 1, round(least - weight, 9), True)
+        both = f"({query} & {left})" if left else ""
+        return f"({both} | {without})" if both and without else both or without
+
+    return build(0, round(least, 9), False)
+
+
+def _scored(
+    plan: _Plan, question: Question, *, sample: Sample, scope: Scope, limit: int
+) -> Matches:
+    """The best of the plan's candidates. Every row read here is one the scope may see."""
+    rows = _candidates(plan, question, scope)
+    if not rows:
+        return Matches()
+    ids = np.array([row[0] for row in rows])
+    often = frequencies.counts(
+        [frequencies.of(row[2], row[3]) for row in rows], [each.term.codes for each in plan.terms]
+    )
+    for place, column in enumerate(_starting(plan), start=4):
+        often[:, column] = [row[place] for row in rows]
+    held = often > 0
+    idf = np.array(
+        [
+            each.idf if each.idf is not None else _idf(sample.count, float(df))
+            for each, df in zip(plan.terms, held.sum(axis=0), strict=True)
+        ]
+    )
+    norm = K1 * (1 - B + B * np.array([row[1] for row in rows]) / sample.mean_length)
+    scores = (often / (often + norm[:, None])) @ idf * (K1 + 1)
+    covered = held @ idf
+    order = np.lexsort((ids, -scores))
+    order = _live(order[scores[order] > 0], ids, scope=scope, limit=limit)
+    return Matches(
+        ranked=[Ranked(int(ids[at]), float(scores[at])) for at in order],
+        possible=float(idf.sum()),
+        covered={int(ids[at]): float(covered[at]) for at in order},
+    )
+
+
+def _idf(count: float, df: float) -> float:
+    return log(1 + (max(count - df, 0) + 0.5) / (df + 0.5))
+
+
+def _starting(plan: _Plan) -> list[int]:
+    """Terms that match beginnings of lexemes, which packed frequencies do not know."""
+    return [column for column, each in enumerate(plan.terms) if each.term.starts]
+
+
+def _candidates(plan: _Plan, question: Question, scope: Scope) -> list[tuple[Any, ...]]:
+    """Id, words, frequencies, the terms where there are none, how often what starts a lexeme."""
+    params: dict[str, Any] = {**scope.params, "wanted": plan.wanted}
+    phrases = ""
+    for i, phrase in enumerate(question.phrases):
+        params[f"phrase_{i}"] = phrase
+        phrases += f" AND c.terms @@ %(phrase_{i})s::tsquery"
+    starting = ""
+    for column in _starting(plan):
+        params[f"start_{column}"] = plan.terms[column].term.query
+        starting += f", {_frequency(f'%(start_{column})s::tsquery')}"
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            WITH term AS MATERIALIZED (
-                SELECT lexeme, literal::tsquery AS query
-                FROM unnest(%(terms)s::text[], %(literals)s::text[]) AS both_of(lexeme, literal)
-            ),
-            candidate AS MATERIALIZED (
-                SELECT c.id, c.terms, c.term_count FROM retrieval_chunk c {scope.live}
-                WHERE c.terms @@ (SELECT string_agg(query::text, ' | ')::tsquery FROM term)
-                AND {scope.on("c.collection_id")}
-            ),
-            visible AS MATERIALIZED (
-                SELECT greatest(count(*), 1)::float8 AS n,
-                       greatest(avg(c.term_count), 1)::float8 AS mean_length
-                FROM retrieval_chunk c {scope.live} WHERE {scope.on("c.collection_id")}
-            ),
-            occurrence AS MATERIALIZED (
-                SELECT candidate.id, candidate.term_count, term.lexeme,
-                       width_bucket(
-                           ts_rank('{{1,1,1,1}}', candidate.terms, term.query)::float8
-                               * 1.64493406685,
-                           %(steps)s::float8[]
-                       ) AS tf
-                FROM candidate JOIN term ON candidate.terms @@ term.query
-            ),
-            rarity AS MATERIALIZED (
-                SELECT lexeme, ln(1 + (visible.n - count(*) + 0.5) / (count(*) + 0.5)) AS idf
-                FROM occurrence CROSS JOIN visible GROUP BY lexeme, visible.n
-            )
-            SELECT o.id,
-                   sum(r.idf * o.tf * (%(k1)s + 1)
-                       / (o.tf + %(k1)s * (1 - %(b)s + %(b)s * o.term_count / visible.mean_length)))
-                   AS score
-            FROM occurrence o JOIN rarity r USING (lexeme) CROSS JOIN visible
-            GROUP BY o.id ORDER BY score DESC, o.id LIMIT %(limit)s
+            SELECT c.id, c.term_count, c.frequencies,
+                   CASE WHEN c.frequencies IS NULL THEN c.terms::text END{starting}
+            FROM retrieval_chunk c {scope.ranked if scope.documents else ""}
+            WHERE c.terms @@ %(wanted)s::tsquery{phrases} AND {plan.within}
+            LIMIT {MOST_CANDIDATES}
             """,
             params,
         )
-        return [Ranked(chunk_id, float(score)) for chunk_id, score in cursor.fetchall()]
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
 
 
-def _literal(lexeme: str) -> str:
-    """A lexeme as tsquery writes it: in quotes, quotes and backslashes doubled."""
-    return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"
+def _frequency(query: str) -> str:
+    """How often it stands in ``c.terms``.
+
+    For one lexeme with all weights 1, ``ts_rank`` is a function of that only: 6/pi^2 *
+    sum(1/j^2) for j up to it (``calc_rank_or`` in PostgreSQL's tsrank.c), which is very nearly
+    1 - 6/pi^2 / (it + 1/2).
+    """
+    rank = f"ts_rank('{{1,1,1,1}}', c.terms, {query})::float8"
+    return f"round(0.60792710185 / (1 - least({rank}, 0.998)) - 0.5)::float8"
+
+
+def _live(order: np.ndarray, ids: np.ndarray, *, scope: Scope, limit: int) -> np.ndarray:
+    """The first ``limit`` of ``order`` whose document answers; the filters have asked already."""
+    if scope.documents:
+        return order[:limit]
+    kept: list[int] = []
+    for start in range(0, len(order), _AT_ONCE):
+        some = order[start : start + _AT_ONCE]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT c.id FROM retrieval_chunk c {scope.ranked} WHERE c.id = ANY(%(ids)s)",
+                {**scope.params, "ids": ids[some].tolist()},
+            )
+            live = {row[0] for row in cursor.fetchall()}
+        kept += [int(at) for at in some if int(ids[at]) in live]
+        if len(kept) >= limit:
+            break
+    return np.array(kept[:limit], dtype=np.int64)

@@ -18,6 +18,13 @@ from django.utils import timezone
 from pgvector.django import HalfVectorField
 
 
+class Lot(models.Func):
+    """A number from 0 to 2^20 - 1 that depends on the id alone and looks random."""
+
+    template = "(hashint8(%(expressions)s) & 1048575)"
+    output_field = models.IntegerField()
+
+
 class EmbeddingSpace(models.Model):
     """The model that made a set of vectors. Vectors of different spaces are never compared.
 
@@ -63,6 +70,11 @@ class Chunk(models.Model):
 
     ``text`` is the slice ``[char_start, char_end)`` of the version's text; ``context`` (title and
     headings) is embedded and indexed in front of it. ``content_hash`` is of both together.
+
+    ``terms`` are what ``analysis`` made of both, with their positions, ``term_count`` how many
+    positions there are, ``frequencies`` how often each stands there (see ``frequencies``; None
+    from an older analyser); ``language`` (ISO 639-1) is that of the text around, "" where it is not
+    sure; ``analyser`` is the analyser's version, older ones are renewed by ``reanalysis``.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -77,7 +89,11 @@ class Chunk(models.Model):
         db_constraint=False,
     )
     collection = models.ForeignKey(
-        "documents.Collection", on_delete=models.DO_NOTHING, related_name="+", db_constraint=False
+        "documents.Collection",
+        on_delete=models.DO_NOTHING,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
     )
     ordinal = models.PositiveIntegerField()
     text = models.TextField()
@@ -89,10 +105,26 @@ class Chunk(models.Model):
     content_hash = models.BinaryField(max_length=32)
     terms = SearchVectorField()
     term_count = models.PositiveIntegerField()
+    frequencies = models.BinaryField(null=True)
+    language = models.CharField(max_length=8, blank=True, default="", db_default="")
+    analyser = models.PositiveSmallIntegerField(default=0, db_default=0)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["version", "ordinal"], name="chunk_ordinal")]
-        indexes = [GinIndex(fields=["terms"], name="chunk_terms")]
+        indexes: ClassVar[list[models.Index]] = [
+            # An insert would else wait now and then for a long list of others' terms to be merged,
+            # and every search would read through that list.
+            GinIndex(fields=["terms"], name="chunk_terms", fastupdate=False),
+            models.Index(fields=["collection", "language"], name="chunk_collection"),
+            # Chunks in random order: see ``statistics``.
+            models.Index(
+                Lot("id"),
+                models.F("collection"),
+                include=["id", "language", "term_count"],
+                name="chunk_lot",
+            ),
+            models.Index(fields=["analyser", "id"], name="chunk_analyser"),
+        ]
 
     def __str__(self) -> str:
         return f"chunk {self.ordinal} of {self.version_id}"
@@ -129,3 +161,28 @@ class Embedding(models.Model):
 
     def __str__(self) -> str:
         return f"vector of chunk {self.chunk_id}"
+
+
+class Calibration(models.Model):
+    """What ``manage.py calibrate`` learnt for one space and reranker; the latest one holds.
+
+    ``learnt`` has the curves and the bins of the reliability plot, see ``calibration``.
+    """
+
+    space = models.ForeignKey(EmbeddingSpace, on_delete=models.CASCADE, null=True, related_name="+")
+    reranker = models.CharField(max_length=500, blank=True)
+    threshold = models.FloatField()
+    false_answers = models.FloatField()
+    answered = models.FloatField()
+    ece = models.FloatField()
+    sets = ArrayField(models.TextField(), default=list)
+    learnt = models.JSONField()
+    made_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["space", "reranker", "-made_at"], name="calibration_latest")
+        ]
+
+    def __str__(self) -> str:
+        return f"calibration of {self.made_at:%Y-%m-%d}"

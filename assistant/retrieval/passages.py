@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,18 +14,25 @@ from django.db import connection
 
 from assistant import engines
 from assistant.documents.locators import Locator, PageBox
-from assistant.retrieval.scope import Scope
+from assistant.retrieval.scope import Params, Scope
+from assistant.retrieval.tracing import Decision
 from assistant.retrieval.vector import Ranked
+from inference.types import TokenCounter
 
 # Passages of one version that are no further apart than this are one passage with a gap.
 JOIN_GAP_CHARACTERS = 4
+# Places in one prompt.
+MOST_OF_A_DOCUMENT = 5
+MOST_COMPLETED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
     """What retrieval returns; never saved. ``text`` is the slice that ``locator`` names.
 
-    ``parts`` are the places of the chunks that were joined into it, ascending.
+    ``score`` is the calibrated probability that it answers. ``parts`` are the places of the chunks
+    that were joined into it, ascending, ``chunk_ids`` their ids and ``ordinals`` their first and
+    last number within the version.
     """
 
     document_id: UUID
@@ -41,6 +49,8 @@ class Passage:
     score: float
     locator: Locator
     parts: tuple[Locator, ...]
+    chunk_ids: tuple[int, ...] = ()
+    ordinals: tuple[int, int] = (0, 0)
 
     def locate(self, start: int, end: int) -> Locator:
         """Where ``text[start:end]`` stands in the version, with its own headings and boxes."""
@@ -59,6 +69,31 @@ def load(ranking: Sequence[Ranked], *, scope: Scope) -> list[Passage]:
     if not ranking:
         return []
     scores = {item.chunk_id: item.score for item in ranking}
+    rows = _rows("c.id = ANY(%(ids)s)", {"ids": list(scores)}, scope=scope)
+    return [_passage(rows[key], scores[key]) for key in scores if key in rows]
+
+
+def load_neighbours(found: Sequence[Passage], *, scope: Scope) -> list[Passage]:
+    """The chunks right before and after those of ``found``, score 0, under the same scope."""
+    places = {
+        (passage.version_id, ordinal)
+        for passage in found
+        for ordinal in (passage.ordinals[0] - 1, passage.ordinals[1] + 1)
+        if ordinal >= 0
+    } - {(passage.version_id, ordinal) for passage in found for ordinal in passage.ordinals}
+    if not places:
+        return []
+    versions, ordinals = zip(*places, strict=True)
+    rows = _rows(
+        "(c.version_id, c.ordinal) IN"
+        " (SELECT * FROM unnest(%(versions)s::uuid[], %(ordinals)s::int[]))",
+        {"versions": list(versions), "ordinals": list(ordinals)},
+        scope=scope,
+    )
+    return [_passage(row, 0.0) for row in rows.values()]
+
+
+def _rows(condition: str, params: Params, *, scope: Scope) -> dict[int, Sequence[Any]]:
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
@@ -71,19 +106,19 @@ def load(ranking: Sequence[Ranked], *, scope: Scope) -> list[Passage]:
                        WHERE t.version_id = v.id
                        AND (box ->> 'char_start')::int < c.char_end
                        AND (box ->> 'char_end')::int > c.char_start
-                   ) END
+                   ) END,
+                   c.ordinal
             FROM retrieval_chunk c {scope.live}
             JOIN documents_collection col ON col.id = c.collection_id
-            WHERE c.id = ANY(%(ids)s) AND {scope.on("c.collection_id")}
+            WHERE {condition} AND {scope.on("c.collection_id")}
             """,
-            {**scope.params, "ids": list(scores)},
+            {**scope.params, **params},
         )
-        rows = {row[0]: row[1:] for row in cursor.fetchall()}
-    return [_passage(rows[key], scores[key]) for key in scores if key in rows]
+        return {row[0]: row for row in cursor.fetchall()}
 
 
 def _passage(row: Sequence[Any], score: float) -> Passage:
-    heading_path, page, char_start, char_end, boxes = row[11:]
+    heading_path, page, char_start, char_end, boxes, ordinal = row[12:]
     locator = Locator(
         char_start=char_start,
         char_end=char_end,
@@ -92,20 +127,22 @@ def _passage(row: Sequence[Any], score: float) -> Passage:
         boxes=tuple(PageBox(**box) for box in _as_json(boxes)),
     )
     return Passage(
-        document_id=row[0],
-        external_id=row[1],
-        title=row[2],
-        version_id=row[3],
-        version_number=row[4],
-        version_created_at=row[5],
-        media_type=row[6],
-        source_url=row[7],
-        collection_id=row[8],
-        collection_name=row[9],
-        text=row[10],
+        document_id=row[1],
+        external_id=row[2],
+        title=row[3],
+        version_id=row[4],
+        version_number=row[5],
+        version_created_at=row[6],
+        media_type=row[7],
+        source_url=row[8],
+        collection_id=row[9],
+        collection_name=row[10],
+        text=row[11],
         score=score,
         locator=locator,
         parts=(locator,),
+        chunk_ids=(row[0],),
+        ordinals=(ordinal, ordinal),
     )
 
 
@@ -117,18 +154,79 @@ def _as_json(value: Any) -> list[dict[str, Any]]:
     return parsed
 
 
-def fit(found: Sequence[Passage], *, budget: int) -> list[Passage]:
-    """Join neighbours and keep the best passages that fit into ``budget`` tokens together."""
+def fit(
+    found: Sequence[Passage], *, limit: int, budget: int, neighbours: Sequence[Passage] = ()
+) -> tuple[list[Passage], list[Decision]]:
+    """At most ``limit`` of the best that fit into ``budget`` tokens together, neighbours joined.
+
+    No document takes more than ``MOST_OF_A_DOCUMENT`` places while others wait. What room is left
+    is used to complete the best passages by those of ``neighbours`` that stand under the same
+    headings, so that a section is read whole.
+    """
     counter = engines.token_counter()
+    decisions: list[Decision] = []
     kept: list[Passage] = []
     left = budget
-    for passage in found:
+    for passage in _spread(found, decisions)[:limit]:
         cost = counter.count(passage.text)
         if cost > left:
+            decisions.append(
+                Decision(passage.chunk_ids[0], "over_budget", f"{cost} tokens, {left} were left")
+            )
             continue
         left -= cost
         kept.append(passage)
-    return join_neighbours(kept)
+    return _joined_all([*kept, *_completing(kept, neighbours, left, counter)], decisions), decisions
+
+
+def _spread(found: Sequence[Passage], decisions: list[Decision]) -> list[Passage]:
+    """What is beyond a document's share comes after all others, so nothing starves."""
+    count: Counter[UUID] = Counter()
+    first: list[Passage] = []
+    later: list[Passage] = []
+    for passage in found:
+        count[passage.document_id] += 1
+        (first if count[passage.document_id] <= MOST_OF_A_DOCUMENT else later).append(passage)
+    if len(count) > 1:
+        decisions += [
+            Decision(
+                passage.chunk_ids[0],
+                "capped",
+                f"{MOST_OF_A_DOCUMENT} better passages are of the same document",
+            )
+            for passage in later
+        ]
+    return first + later
+
+
+def _completing(
+    kept: Sequence[Passage], neighbours: Sequence[Passage], left: int, counter: TokenCounter
+) -> list[Passage]:
+    by_place = {(p.version_id, p.ordinals[0]): p for p in neighbours}
+    added: list[Passage] = []
+    for passage in kept[:MOST_COMPLETED]:
+        for ordinal in (passage.ordinals[1] + 1, passage.ordinals[0] - 1):
+            other = by_place.get((passage.version_id, ordinal))
+            if other is None or other.locator.heading_path != passage.locator.heading_path:
+                continue
+            cost = counter.count(other.text)
+            if cost <= left:
+                left -= cost
+                added.append(by_place.pop((passage.version_id, ordinal)))
+    return added
+
+
+def _joined_all(found: Sequence[Passage], decisions: list[Decision]) -> list[Passage]:
+    joined = join_neighbours(found)
+    scores = {passage.chunk_ids[0]: passage.score for passage in found}
+    for passage in joined:
+        best = max(passage.chunk_ids, key=lambda chunk: scores.get(chunk, 0.0), default=0)
+        decisions += [
+            Decision(chunk, "joined", "it stands right beside it in the document", into=best)
+            for chunk in passage.chunk_ids
+            if chunk != best
+        ]
+    return joined
 
 
 def join_neighbours(found: Sequence[Passage]) -> list[Passage]:
@@ -168,4 +266,6 @@ def _joined(first: Passage, second: Passage) -> Passage:
         score=max(first.score, second.score),
         locator=locator,
         parts=first.parts + second.parts,
+        chunk_ids=first.chunk_ids + second.chunk_ids,
+        ordinals=(first.ordinals[0], second.ordinals[1]),
     )

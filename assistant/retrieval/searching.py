@@ -1,4 +1,9 @@
-"""``search()``: question in, passages out, under the reader's rights of this moment."""
+"""``search()``: question in, passages out, under the reader's rights of this moment.
+
+Three steps, because no database connection may be held while a model works: the arms are asked and
+fused in one snapshot (``_retrieved``), a reranker may look at the texts, and what is left is made
+into a list without twins, fitted to a budget and given its chances (``_finished``).
+"""
 
 from __future__ import annotations
 
@@ -11,30 +16,63 @@ from uuid import UUID
 from assistant import engines
 from assistant.database import in_database, release_connection, snapshot
 from assistant.permissions.policy import AnyUser
-from assistant.retrieval import keyword, passages, spaces, vector
-from assistant.retrieval.fusion import fuse
-from assistant.retrieval.models import EmbeddingSpace
+from assistant.retrieval import (
+    calibration,
+    diversity,
+    keyword,
+    languages,
+    passages,
+    reranking,
+    similarity,
+    spaces,
+    vector,
+)
+from assistant.retrieval.analysis import detect_language
+from assistant.retrieval.calibration import Calibrated, CurveName, Evidence
+from assistant.retrieval.fusion import Arms, Fused, merge
+from assistant.retrieval.models import Chunk, EmbeddingSpace
 from assistant.retrieval.passages import Passage
+from assistant.retrieval.row_security import reading_as
 from assistant.retrieval.scope import Scope, scope_of
-from inference.types import Vectors
+from assistant.retrieval.splitting import MOST_PARTS, parts_of
+from assistant.retrieval.tracing import ArmName, ArmTrace, FusionTrace, Trace, TracedChunk
+from inference.types import Reranker, Vectors
 
 Mode = Literal["hybrid", "vector", "keyword"]
 
 # Candidates that each arm hands to the fusion.
 ARM_DEPTH = 200
+# Candidates that a reranker looks at.
+RERANK_DEPTH = 40
+# Candidates beyond those wanted, for what near-duplicates leave empty.
+SPARE = 20
+_ARMS: dict[Mode, frozenset[ArmName]] = {
+    "hybrid": frozenset({"vector", "keyword"}),
+    "vector": frozenset({"vector"}),
+    "keyword": frozenset({"keyword"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Passages, best first, and where the time went (milliseconds by stage)."""
+    """Passages, best first, and where the time went (milliseconds by stage).
+
+    ``relevance`` is the probability that the best passage answers, 0 without one; below
+    ``threshold`` an answer is not worth giving. ``trace`` is there when it was asked for.
+    """
 
     passages: list[Passage]
     timings_ms: dict[str, float]
+    relevance: float = 0.0
+    threshold: float = 0.0
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    query: str
+    """``queries`` are the texts to search for, the whole question first."""
+
+    queries: tuple[str, ...]
     user: AnyUser
     collections: Sequence[UUID] | None
     limit: int
@@ -42,7 +80,12 @@ class _Wanted:
     filters: Mapping[str, Any] | None
     rerank: bool
     budget: int | None
+    explain: bool
     started: float = field(default_factory=perf_counter)
+
+    @property
+    def reranker(self) -> Reranker | None:
+        return engines.reranker() if self.rerank and self.mode == "hybrid" else None
 
 
 @dataclass(slots=True)
@@ -50,10 +93,34 @@ class _Clock:
     started: float
     timings: dict[str, float]
 
-    def lap(self, stage: str) -> None:
+    def lap(self, stage: str) -> float:
+        """Milliseconds since the last lap, added to those of the stage."""
         now = perf_counter()
-        self.timings[stage] = round((now - self.started) * 1000, 2)
+        took = (now - self.started) * 1000
+        self.timings[stage] = round(self.timings.get(stage, 0.0) + took, 2)
         self.started = now
+        return took
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The space that is searched, and the vectors of the queries in it; None without vectors."""
+
+    space: EmbeddingSpace | None = None
+    vectors: Vectors | None = None
+    floor: float = 0.0
+
+
+@dataclass(slots=True)
+class _Retrieved:
+    """``found`` are the best candidates, each with the score of the fusion."""
+
+    clock: _Clock
+    trace: Trace
+    found: list[Passage]
+    neighbours: list[Passage]
+    evidence: Evidence
+    calibrated: Calibrated
 
 
 def search(
@@ -66,26 +133,38 @@ def search(
     filters: Mapping[str, Any] | None = None,
     rerank: bool = True,
     budget: int | None = None,
+    parts: Sequence[str] = (),
+    explain: bool = False,
 ) -> SearchResult:
     """The passages that ``user`` may read and that answer ``query`` best.
 
     With ``budget`` (tokens) neighbouring passages are joined and the list is cut to fit a prompt.
-    No database connection is held while the query is embedded.
+    ``parts`` are further queries that ``query`` consists of; without them a compound question is
+    split here. With ``explain`` the result has a trace. No database connection is held while the
+    query is embedded or the passages are reranked.
 
     Raises Collection.DoesNotExist when one of ``collections`` is absent or hidden, ValidationError
     for a bad filter, EngineError when the query cannot be embedded.
     """
-    wanted = _Wanted(query, user, collections, limit, mode, filters, rerank, budget)
+    queries = _queries(query, parts)
+    wanted = _Wanted(queries, user, collections, limit, mode, filters, rerank, budget, explain)
     while True:
         space = None if mode == "keyword" else spaces.active()
-        vectors = None
+        asked = _Asked()
         if space is not None:
             release_connection()
-            vectors = spaces.embedder_of(space).embed([query], kind="query")
+            texts = _texts(wanted, space)
+            asked = _asked(wanted, space, spaces.embedder_of(space).embed(texts, kind="query"))
         try:
-            return _ranked(wanted, space, vectors)
+            retrieved = _retrieved(wanted, asked)
         except _SpaceSwitched:
             continue
+        reranker = wanted.reranker
+        if reranker is not None and retrieved.found:
+            release_connection()
+            texts = [passage.text for passage in retrieved.found]
+            _reordered(retrieved, reranker, reranking.rerank(reranker, query, texts))
+        return _finished(wanted, retrieved)
 
 
 async def asearch(
@@ -98,66 +177,207 @@ async def asearch(
     filters: Mapping[str, Any] | None = None,
     rerank: bool = True,
     budget: int | None = None,
+    parts: Sequence[str] = (),
+    explain: bool = False,
 ) -> SearchResult:
-    """``search`` for async callers: no thread is held while the query is embedded."""
-    wanted = _Wanted(query, user, collections, limit, mode, filters, rerank, budget)
+    """``search`` for async callers: no thread is held while a model works."""
+    queries = _queries(query, parts)
+    wanted = _Wanted(queries, user, collections, limit, mode, filters, rerank, budget, explain)
     while True:
         space = None if mode == "keyword" else await in_database(spaces.active)()
-        vectors = None
+        asked = _Asked()
         if space is not None:
-            vectors = await spaces.embedder_of(space).aembed([query], kind="query")
+            texts = _texts(wanted, space)
+            vectors = await spaces.embedder_of(space).aembed(texts, kind="query")
+            asked = _asked(wanted, space, vectors)
         try:
-            return await in_database(_ranked)(wanted, space, vectors)
+            retrieved = await in_database(_retrieved)(wanted, asked)
         except _SpaceSwitched:
             continue
+        reranker = wanted.reranker
+        if reranker is not None and retrieved.found:
+            texts = [passage.text for passage in retrieved.found]
+            _reordered(retrieved, reranker, await reranking.arerank(reranker, query, texts))
+        return _finished(wanted, retrieved)
 
 
 class _SpaceSwitched(Exception):
     """Another model's vectors are searched since the question was embedded."""
 
 
-def _ranked(wanted: _Wanted, space: EmbeddingSpace | None, vectors: Vectors | None) -> SearchResult:
+def _queries(query: str, parts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((query, *(tuple(parts)[:MOST_PARTS] or parts_of(query)))))
+
+
+def _texts(wanted: _Wanted, space: EmbeddingSpace) -> list[str]:
+    """What to embed: the queries, and once for each space what its floor is measured on."""
+    is_new = similarity.known_floor(space.pk) is None
+    return [*wanted.queries, *(similarity.PROBES if is_new else ())]
+
+
+def _asked(wanted: _Wanted, space: EmbeddingSpace, vectors: Vectors) -> _Asked:
+    count = len(wanted.queries)
+    floor = similarity.known_floor(space.pk)
+    if floor is None:
+        floor = similarity.learn_floor(space.pk, vectors[count:])
+    return _Asked(space, vectors[:count], floor)
+
+
+def _retrieved(wanted: _Wanted, asked: _Asked) -> _Retrieved:
+    """Both arms for every query, fused, with the texts of the best. Raises _SpaceSwitched."""
     clock = _Clock(wanted.started, {})
     clock.lap("embed")
-    limit = wanted.limit
-    reranker = engines.reranker() if wanted.rerank and wanted.mode == "hybrid" else None
+    trace = Trace(wanted.queries[0], queries=wanted.queries)
+    trace.language = detect_language(wanted.queries[0])
+    reranker = wanted.reranker
+    wanted_chunks = max(wanted.limit + SPARE, RERANK_DEPTH if reranker else 0)
     # One moment for both arms and the texts: a version that is switched in between would else be
     # found by neither.
     with snapshot():
-        if wanted.mode != "keyword" and (now := spaces.active()) != space and now is not None:
+        if wanted.mode != "keyword" and (now := spaces.active()) != asked.space and now is not None:
             raise _SpaceSwitched
         scope = scope_of(wanted.user, collections=wanted.collections, filters=wanted.filters)
-        by_vector, by_keyword = [], []
-        depth = max(ARM_DEPTH, limit)
-        if vectors is not None and space is not None:
-            by_vector = _vector_arm(vectors, scope, space, depth)
-            clock.lap("vector")
-        if wanted.mode != "vector":
-            by_keyword = keyword.best_matches(wanted.query, scope=scope, limit=depth)
-            clock.lap("keyword")
-        ranking = fuse(by_vector, by_keyword)
-        found = passages.load(ranking[: max(limit, 40) if reranker else limit], scope=scope)
-        clock.lap("load")
-    if reranker is not None and found:
-        release_connection()
-        scores = reranker.rerank(wanted.query, [passage.text for passage in found])
-        found = [
-            replace(passage, score=score)
-            for passage, score in sorted(zip(found, scores, strict=True), key=lambda pair: -pair[1])
+        calibrated = calibration.current(asked.space, reranker.model if reranker else "")
+        clock.lap("scope")
+        fused = [
+            _fused(wanted, asked, at, scope, clock, trace) for at in range(len(wanted.queries))
         ]
-        clock.lap("rerank")
-    found = found[:limit]
-    if wanted.budget is not None:
-        found = passages.fit(found, budget=wanted.budget)
+        ranking = merge([each.ranking for each in fused])
+        trace.fused = _traced(ranking)
+        clock.lap("fuse")
+        # Every text is read under row-level security, whatever the scope says.
+        with reading_as(wanted.user):
+            found = passages.load(ranking[:wanted_chunks], scope=scope)
+            neighbours = []
+            if wanted.budget is not None:
+                neighbours = passages.load_neighbours(found, scope=scope)
+            clock.lap("load")
+            if wanted.explain:
+                trace.describe(scope=scope)
+    best = max(fused, key=lambda each: each.ranking[0].score if each.ranking else 0.0)
+    return _Retrieved(clock, trace, found, neighbours, best.as_evidence(), calibrated)
+
+
+def _fused(
+    wanted: _Wanted, asked: _Asked, at: int, scope: Scope, clock: _Clock, trace: Trace
+) -> Fused:
+    """Both arms for one of the queries."""
+    query = wanted.queries[at]
+    arms = _arms(wanted, asked, at, scope, clock, trace)
+    fused = arms.fused(_ARMS[wanted.mode])
+    trace.fusions.append(FusionTrace(query, fused.weights, fused.evidence, fused.reasons))
+    clock.lap("fuse")
+    return fused
+
+
+def _arms(
+    wanted: _Wanted, asked: _Asked, at: int, scope: Scope, clock: _Clock, trace: Trace
+) -> Arms:
+    query = wanted.queries[at]
+    depth = max(ARM_DEPTH, wanted.limit)
+    found = Arms(floor=asked.floor)
+    if asked.vectors is not None and asked.space is not None:
+        known = languages.known_to(asked.space)
+        nearest = vector.nearest(asked.vectors[at], scope=scope, space=asked.space, limit=depth)
+        found.vector = nearest.ranked
+        found.coverage = languages.coverage(known, trace.language, query)
+        traced = _traced(found.vector)
+        trace.arms.append(ArmTrace("vector", query, nearest.plan, traced, clock.lap("vector")))
+    if wanted.mode != "vector":
+        found.keyword = keyword.best_matches(query, scope=scope, limit=depth)
+        traced = _traced(found.keyword.ranked)
+        trace.arms.append(ArmTrace("keyword", query, "bm25", traced, clock.lap("keyword")))
+    return found
+
+
+def arms(query: str, *, user: AnyUser, collections: Sequence[UUID]) -> tuple[Arms, dict[int, str]]:
+    """What both arms bring for one query, and the external id of each chunk's document.
+
+    For ``learning``, which fuses the same candidates again without those that answer.
+    """
+    wanted = _Wanted((query,), user, collections, ARM_DEPTH, "hybrid", None, False, None, False)
+    space = spaces.active()
+    asked = _Asked()
+    if space is not None:
+        texts = _texts(wanted, space)
+        asked = _asked(wanted, space, spaces.embedder_of(space).embed(texts, kind="query"))
+    trace = Trace(query, language=detect_language(query))
+    with snapshot():
+        scope = scope_of(user, collections=collections)
+        found = _arms(wanted, asked, 0, scope, _Clock(wanted.started, {}), trace)
+        ids = {item.chunk_id for item in (*found.vector, *found.keyword.ranked)}
+        documents = Chunk.objects.filter(pk__in=ids).values_list("pk", "document__external_id")
+        return found, {chunk: document or "" for chunk, document in documents}
+
+
+def _reordered(retrieved: _Retrieved, reranker: Reranker, reranked: reranking.Reranked) -> None:
+    """Take the reranker's scores where there are any; the fusion breaks its ties."""
+    trace = retrieved.trace
+    trace.reranker = reranker.model
+    retrieved.clock.lap("rerank")
+    if reranked.scores is None:
+        trace.notes.append(reranked.note)
+        return
+    scores = reranked.scores
+    order = sorted(range(len(scores)), key=lambda at: -scores[at])
+    retrieved.found = [retrieved.found[at] for at in order]
+    trace.reranked = tuple(
+        TracedChunk(passage.chunk_ids[0], rank, scores[at])
+        for rank, (at, passage) in enumerate(zip(order, retrieved.found, strict=True), start=1)
+    )
+
+
+def _finished(wanted: _Wanted, retrieved: _Retrieved) -> SearchResult:
+    """Chances instead of scores, twins last or gone, at most ``limit``, within the budget."""
+    clock, trace, calibrated = retrieved.clock, retrieved.trace, retrieved.calibrated
+    found = _with_chances(wanted, retrieved)
+    found, twins, trace.decisions = diversity.collapse(found)
+    clock.lap("diversity")
+    relevance = found[0].score if found else 0.0
+    if wanted.budget is None:
+        # Better the same again than fewer than were asked for, or could be seen.
+        lowest = found[-1].score if found else 0.0
+        found += [replace(twin, score=min(twin.score, lowest)) for twin in twins]
+        found = found[: wanted.limit]
+    else:
+        found, decisions = passages.fit(
+            found, limit=wanted.limit, budget=wanted.budget, neighbours=retrieved.neighbours
+        )
+        trace.decisions += decisions
         clock.lap("fit")
     clock.timings["total"] = round((perf_counter() - wanted.started) * 1000, 2)
-    return SearchResult(found, clock.timings)
+    trace.timings_ms = clock.timings
+    trace.relevance, trace.threshold = relevance, calibrated.threshold
+    return SearchResult(
+        found,
+        clock.timings,
+        relevance,
+        calibrated.threshold,
+        trace if wanted.explain else None,
+    )
 
 
-def _vector_arm(
-    vectors: Vectors, scope: Scope, space: EmbeddingSpace, depth: int
-) -> list[vector.Ranked]:
-    visible = vector.visible_vectors(scope, space=space)
-    if not visible:
-        return []
-    return vector.nearest(vectors[0], scope=scope, space=space, limit=depth, visible=visible)
+def _with_chances(wanted: _Wanted, retrieved: _Retrieved) -> list[Passage]:
+    name: CurveName = "reranked" if retrieved.trace.reranked else wanted.mode
+    curve = retrieved.calibrated.curve(name)
+    reranked = {item.chunk_id: item.score for item in retrieved.trace.reranked}
+    chances = calibration.falling(
+        [
+            curve.chance(passage.score, retrieved.evidence, reranked.get(passage.chunk_ids[0], 0.5))
+            for passage in retrieved.found
+        ]
+    )
+    retrieved.trace.chances = {
+        passage.chunk_ids[0]: chance
+        for passage, chance in zip(retrieved.found, chances, strict=True)
+    }
+    return [
+        replace(passage, score=chance)
+        for passage, chance in zip(retrieved.found, chances, strict=True)
+    ]
+
+
+def _traced(ranked: Sequence[vector.Ranked]) -> tuple[TracedChunk, ...]:
+    return tuple(
+        TracedChunk(item.chunk_id, rank, item.score) for rank, item in enumerate(ranked, start=1)
+    )

@@ -7,6 +7,7 @@ site, and ``manage.py reembed`` moves an existing one to another.
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from functools import cache
 from typing import Any
 
 from django.conf import settings
@@ -82,16 +83,22 @@ def source_of(space: EmbeddingSpace) -> str:
 
 def tokens_of(space: EmbeddingSpace) -> TokenCounter:
     """Counts as the space's model does; on the high side when its files are not here."""
-    model = _model_of(space)
+    model = model_of(space)
     return engines.token_counter_for(model) if model else engines.token_counter()
 
 
-def _model_of(space: EmbeddingSpace) -> EmbeddingModel | None:
+def model_of(space: EmbeddingSpace) -> EmbeddingModel | None:
+    """What the house knows of the space's model; None when nobody here does."""
+    return _model(source_of(space), spec_of(space))
+
+
+@cache
+def _model(source: str, spec: EmbeddingSpec) -> EmbeddingModel | None:
     try:
-        model = resolve_model(source_of(space))
+        model = resolve_model(source)
     except UnknownModelError:
         return None
-    return model if model.spec == spec_of(space) else None
+    return model if model.spec == spec else None
 
 
 def lock_switch() -> None:

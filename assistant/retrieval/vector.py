@@ -1,25 +1,35 @@
 """The vector arm: cosine similarity over halfvec, exact or by HNSW.
 
-pgvector filters after an approximate scan, so a reader who may see little would get too few
-rows. Small visible sets are therefore scanned exactly; large ones use HNSW with iterative scan,
-and an exact statement follows when that brings fewer than min(k, visible) rows.
+pgvector filters after an approximate scan: it walks from the nearest vectors outwards and drops
+what the reader may not see, so its work grows as total / visible. An exact scan's work grows as
+visible. They meet where visible is the square root of total, list length and WALK_COST: below it
+the scan is exact. An approximate scan is never trusted to fill the list: it may do as much work as
+the exact one would, and when it brings fewer than ``limit`` rows by then, the exact one follows.
+``python -m benchmarks.million`` measures all of this; docs/decisions/0007 has the figures.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from django.db import connection, transaction
+from django.db import connection
 from pgvector import HalfVector
 
 from assistant.retrieval.models import EmbeddingSpace
 from assistant.retrieval.scope import Params, Scope
 from inference.types import Vectors
 
-# Up to this many visible vectors an exact scan is as fast as HNSW and loses nothing.
-EXACT_UP_TO = 20_000
-EF_SEARCH = 100
+Plan = Literal["nothing visible", "exact", "hnsw", "hnsw, then exact"]
+
+# What one tuple that HNSW walks costs, in vectors compared by an exact scan.
+WALK_COST = 3.0
+# Below this an exact scan is a few milliseconds, whatever the total.
+EXACT_AT_LEAST = 5_000
+EF_SEARCH = 200
 MAX_SCAN_TUPLES = 40_000
+# Chunks of versions that do not answer (being replaced, disabled) may stand among the nearest.
+SPARE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,69 +40,146 @@ class Ranked:
     score: float
 
 
-def visible_vectors(scope: Scope, *, space: EmbeddingSpace) -> int:
-    """How many vectors the scope may see, counted up to EXACT_UP_TO + 1."""
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """What the arm found and how."""
+
+    ranked: list[Ranked]
+    plan: Plan
+
+
+def nearest(vector: Vectors, *, scope: Scope, space: EmbeddingSpace, limit: int) -> Nearest:
+    """The ``limit`` nearest visible chunks to ``vector`` of shape (dimension,).
+
+    min(``limit``, visible) rows come back, whatever is hidden around them. Needs an open
+    transaction.
+    """
+    visible, most = _visible(scope, space, limit=limit)
+    if not visible:
+        return Nearest([], "nothing visible")
+    params = {**scope.params, "query": HalfVector(vector).to_text(), "limit": limit}
+    if visible <= most or _names_documents(scope):
+        return Nearest(_exact(scope, space, params, few=visible <= most), "exact")
+    found = _approximate(scope, space, params)
+    if len(found) >= limit:
+        return Nearest(found, "hnsw")
+    return Nearest(_exact(scope, space, params, few=False), "hnsw, then exact")
+
+
+def _visible(scope: Scope, space: EmbeddingSpace, *, limit: int) -> tuple[int, int]:
+    """How many vectors the scope may see, filters apart, and up to how many an exact scan pays.
+
+    Counted up to one more than that. The total is that of the last ANALYZE, over all spaces: an
+    order of magnitude is enough.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            SELECT count(*) FROM (
-                SELECT 1 FROM retrieval_embedding e
-                WHERE e.space_id = %(space)s AND {scope.on("e.collection_id")}
-                LIMIT {EXACT_UP_TO + 1}
-            ) few
+            WITH most AS MATERIALIZED (
+                SELECT greatest(
+                    {EXACT_AT_LEAST:d}, sqrt({WALK_COST} * {limit:d} * greatest(reltuples, 0))
+                )::bigint AS vectors
+                FROM pg_class WHERE oid = 'retrieval_embedding'::regclass
+            )
+            SELECT (SELECT count(*) FROM (
+                SELECT FROM retrieval_embedding e
+                WHERE e.space_id = {space.pk:d} AND {scope.seeking("e.collection_id")}
+                LIMIT (SELECT vectors + 1 FROM most)
+            ) few), vectors FROM most
             """,
-            {**scope.params, "space": space.pk},
+            scope.params,
         )
-        return int(cursor.fetchone()[0])
+        row: tuple[int, int] = cursor.fetchone()
+        return row
 
 
-def nearest(
-    vector: Vectors, *, scope: Scope, space: EmbeddingSpace, limit: int, visible: int
-) -> list[Ranked]:
-    """The ``limit`` nearest visible chunks to ``vector`` of shape (dimension,)."""
-    params = {**scope.params, "query": HalfVector(vector).to_text(), "limit": limit}
-    if visible > EXACT_UP_TO:
-        found = _approximate(scope, space, params)
-        if len(found) >= limit:
-            return found
-    return _exact(scope, space, params)
+def _names_documents(scope: Scope) -> bool:
+    """Filters that name documents leave few chunks, which HNSW would walk far to find."""
+    return "filter_document_ids" in scope.params
 
 
-def _exact(scope: Scope, space: EmbeddingSpace, params: Params) -> list[Ranked]:
-    kind = f"halfvec({space.dimension:d})"
-    return _run(
-        f"""
-        WITH visible AS MATERIALIZED (
-            SELECT e.chunk_id, e.vector FROM retrieval_embedding e
-            JOIN retrieval_chunk c ON c.id = e.chunk_id {scope.live}
-            WHERE e.space_id = {space.pk:d} AND {scope.on("e.collection_id")}
+def _exact(scope: Scope, space: EmbeddingSpace, params: Params, *, few: bool) -> list[Ranked]:
+    """Adding 0 keeps HNSW out: an index gives no order for a sum."""
+    distance = f"(e.vector::halfvec({space.dimension:d}) <=> {_query(space)}) + 0"
+    seen = scope.seeking("e.collection_id") if few else scope.filtering("e.collection_id")
+    if not scope.documents:
+        # Looking up what is current costs more than comparing: only the nearest are looked up.
+        near = params["limit"] + SPARE
+        rows = _rows(
+            f"""
+            WITH near AS MATERIALIZED (
+                SELECT e.chunk_id, {distance} AS distance FROM retrieval_embedding e
+                WHERE e.space_id = {space.pk:d} AND {seen} ORDER BY distance LIMIT {near:d}
+            ), current AS MATERIALIZED (
+                SELECT near.chunk_id, near.distance FROM near
+                JOIN retrieval_chunk c ON c.id = near.chunk_id {scope.ranked}
+            )
+            SELECT chunk_id, 1 - distance, (SELECT count(*) FROM near) FROM current
+            ORDER BY distance LIMIT %(limit)s
+            """,
+            params,
         )
-        SELECT chunk_id, 1 - (vector::{kind} <=> %(query)s::{kind}) FROM visible
-        ORDER BY vector::{kind} <=> %(query)s::{kind} LIMIT %(limit)s
-        """,
-        params,
+        if len(rows) == params["limit"] or (rows and rows[0][2] < near):
+            return _ranked(rows)
+    return _ranked(
+        _rows(
+            f"""
+            WITH visible AS MATERIALIZED (
+                SELECT e.chunk_id, {distance} AS distance FROM retrieval_embedding e
+                JOIN retrieval_chunk c ON c.id = e.chunk_id {scope.ranked}
+                WHERE e.space_id = {space.pk:d} AND {seen}
+            )
+            SELECT chunk_id, 1 - distance FROM visible ORDER BY distance LIMIT %(limit)s
+            """,
+            params,
+        )
     )
 
 
 def _approximate(scope: Scope, space: EmbeddingSpace, params: Params) -> list[Ranked]:
-    kind = f"halfvec({space.dimension:d})"
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-        cursor.execute(f"SET LOCAL hnsw.ef_search = {EF_SEARCH}")
-        cursor.execute(f"SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}")
-        return _run(
+    """One message: rolling the savepoint back takes the settings back with it.
+
+    Released savepoints leave SET LOCAL behind, and the exact statement that may follow would walk
+    the same index again (amfs #421). Without sorts the planner has to walk HNSW in its order, and
+    OFFSET 0 keeps it from anything but looking up what is current for each vector it meets.
+    """
+    assert connection.in_atomic_block
+    distance = f"e.vector::halfvec({space.dimension:d}) <=> {_query(space)}"
+    return _ranked(
+        _rows(
             f"""
-            SELECT e.chunk_id, 1 - (e.vector::{kind} <=> %(query)s::{kind})
-            FROM retrieval_embedding e
-            JOIN retrieval_chunk c ON c.id = e.chunk_id {scope.live}
-            WHERE e.space_id = {space.pk:d} AND {scope.on("e.collection_id")}
-            ORDER BY e.vector::{kind} <=> %(query)s::{kind} LIMIT %(limit)s
+            SAVEPOINT approximate;
+            SET LOCAL enable_sort = off;
+            SET LOCAL hnsw.iterative_scan = strict_order;
+            SET LOCAL hnsw.ef_search = {EF_SEARCH:d};
+            SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES:d};
+            SELECT e.chunk_id, 1 - ({distance}) FROM retrieval_embedding e
+            CROSS JOIN LATERAL (
+                SELECT FROM retrieval_chunk c {scope.ranked} WHERE c.id = e.chunk_id OFFSET 0
+            ) current
+            WHERE e.space_id = {space.pk:d} AND {scope.filtering("e.collection_id")}
+            ORDER BY {distance} LIMIT %(limit)s;
+            ROLLBACK TO SAVEPOINT approximate;
+            RELEASE SAVEPOINT approximate
             """,
             params,
         )
+    )
 
 
-def _run(statement: str, params: Params) -> list[Ranked]:
+def _query(space: EmbeddingSpace) -> str:
+    return f"%(query)s::halfvec({space.dimension:d})"
+
+
+def _rows(statements: str, params: Params) -> list[Any]:
+    """The rows of the one statement among ``statements`` that returns any."""
     with connection.cursor() as cursor:
-        cursor.execute(statement, params)
-        return [Ranked(chunk_id, float(score)) for chunk_id, score in cursor.fetchall()]
+        cursor.execute(statements, params)
+        while cursor.description is None:
+            cursor.nextset()
+        rows: list[Any] = cursor.fetchall()
+        return rows
+
+
+def _ranked(rows: list[Any]) -> list[Ranked]:
+    return [Ranked(row[0], float(row[1])) for row in rows]

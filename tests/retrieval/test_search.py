@@ -6,7 +6,7 @@ from django.core.exceptions import ValidationError
 from assistant.documents import actions as documents
 from assistant.documents.models import Collection, Document
 from assistant.permissions.models import Grant
-from assistant.retrieval import search, vector
+from assistant.retrieval import search
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder, FakeReranker
 from tests.factories import make_collection, make_document, make_user
@@ -97,18 +97,6 @@ def test_no_text_breaks_the_statement(mine: Collection, reader: User, query: str
     search(query, user=reader)
 
 
-def test_hnsw_and_exact_agree_and_hidden_neighbours_starve_nobody(
-    mine: Collection, reader: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exact = titles("canteen noon", reader, mode="vector")
-    hidden = make_collection()
-    for i in range(40):
-        make_document(hidden, title=f"Hidden {i}", text=f"canteen noon {i}")
-    monkeypatch.setattr(vector, "EXACT_UP_TO", 0)
-    monkeypatch.setattr(vector, "MAX_SCAN_TUPLES", 1)
-    assert titles("canteen noon", reader, mode="vector") == exact
-
-
 def test_bm25_prefers_rare_words_and_short_texts(reader: User, fake_embedder: FakeEmbedder) -> None:
     collection = make_collection(readers=[reader])
     make_document(collection, title="common", text="report report report")
@@ -131,7 +119,7 @@ def test_the_keyword_arm_is_bm25(reader: User, fake_embedder: FakeEmbedder) -> N
     for tf in range(1, 13):
         make_document(collection, title="T", text="zebra " * tf + "filler " * (20 - tf))
     make_document(collection, title="T", text="filler " * 9)
-    ranked = keyword.best_matches("zebra", scope=scope_of(reader), limit=50)
+    ranked = keyword.best_matches("zebra", scope=scope_of(reader), limit=50).ranked
     lengths = dict(Chunk.objects.values_list("pk", "term_count"))
     counts = {row.pk: row.text.count("zebra") for row in Chunk.objects.all()}
     mean = sum(lengths.values()) / len(lengths)
@@ -188,3 +176,19 @@ def test_a_joined_passage_knows_the_headings_of_its_parts(
     place = joined.locate(start, start + 6)
     assert place.heading_path == ("Two",)
     assert (place.char_start, place.char_end) == (start, start + 6)
+
+
+def test_a_trace_tells_both_arms_and_names_only_what_the_reader_may_see(
+    mine: Collection, reader: User
+) -> None:
+    make_document(make_collection(), title="Hidden", text="canteen noon")
+    found = search("canteen noon", user=reader, explain=True)
+    assert search("canteen noon", user=reader).trace is None
+    trace = found.trace
+    assert trace is not None
+    assert {arm.name: arm.plan for arm in trace.arms}.keys() == {"vector", "keyword"}
+    best = trace.chunks[trace.fused[0].chunk_id]
+    assert best.title == found.passages[0].title == "Canteen"
+    assert trace.rank_in("keyword", trace.fused[0].chunk_id).rank == 1  # type: ignore[union-attr]
+    assert {card.title for card in trace.chunks.values()} <= {"Canteen", "Leave"}
+    assert trace.relevance == found.relevance > 0

@@ -24,7 +24,7 @@ from assistant.users.models import User
 # What a person needs to set up the same site again. None of these is a secret.
 _SETTINGS = (
     *("ADMIN_EMAIL", "ALLOWED_HOSTS", "EMBEDDING_MODEL", "LLM_MODEL", "MAX_UPLOAD_MB"),
-    *("RERANKER_MODEL", "SITE_NAME", "TEXT_SEARCH_CONFIG"),
+    *("RERANKER_MODEL", "SITE_NAME"),
 )
 
 

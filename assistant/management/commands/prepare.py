@@ -7,7 +7,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+
+from assistant.retrieval import row_security
 
 
 class Command(BaseCommand):
@@ -18,5 +20,12 @@ class Command(BaseCommand):
         for directory in (settings.MEDIA_ROOT, settings.TEMP_DIR):
             Path(directory).mkdir(mode=0o750, parents=True, exist_ok=True)
         call_command("migrate", interactive=False, verbosity=verbosity)
+        if gap := row_security.find_gap():
+            if settings.ROW_SECURITY == "require":
+                raise CommandError(
+                    f"{gap} Or set ROW_SECURITY=warn to run without this second net"
+                    " (docs/security.md, The second net)."
+                )
+            self.stderr.write(self.style.WARNING(f"{gap} ROW_SECURITY is warn: going on."))
         call_command("collectstatic", interactive=False, verbosity=0)
         call_command("ensure_admin", verbosity=verbosity)

@@ -1,0 +1,58 @@
+"""How often each term stands in a chunk, packed so that thousands of chunks are scored at once.
+
+A tsvector knows it too, but PostgreSQL gives it away one term of one row at a time (``ts_rank``),
+which takes longer than everything else a keyword search does. Four bytes a term: the upper 26 bits
+are of the CRC-32 of its quoted lexeme, the lower 6 how often it stands there, 63 at most. That two
+of the 80 terms of a chunk and one of a question meet in 26 bits happens once in 800,000 times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+from zlib import crc32
+
+import numpy as np
+
+_OFTEN_BITS: Final = 6
+_MOST_OFTEN: Final = (1 << _OFTEN_BITS) - 1
+_TERM: Final = re.compile(r"('(?:[^'\\]|''|\\\\)*')(?::([\d,ABCD]+))?")
+
+
+def pack(terms: str) -> bytes:
+    """The frequencies of a tsvector as its literal or as PostgreSQL prints it."""
+    return np.array(
+        [
+            code(name) << _OFTEN_BITS | min(places.count(",") + 1, _MOST_OFTEN)
+            for name, places in _TERM.findall(terms)
+        ],
+        dtype="<u4",
+    ).tobytes()
+
+
+def of(known: bytes | None, terms: str | None) -> bytes:
+    """A row's packed frequencies, made of its terms where an older analyser left none."""
+    return bytes(known) if known is not None else pack(terms or "")
+
+
+def code(quoted: str) -> int:
+    """What a lexeme, quoted as in a tsvector, is known by."""
+    return crc32(quoted.encode()) >> _OFTEN_BITS
+
+
+def counts(packed: Sequence[bytes], terms: Sequence[Sequence[int]]) -> np.ndarray:
+    """How often each term stands in each chunk: float64 of shape (chunks, terms).
+
+    A term is the codes of the lexemes it may be indexed as.
+    """
+    values = np.frombuffer(b"".join(packed), dtype="<u4")
+    codes = values >> _OFTEN_BITS
+    often = values & _MOST_OFTEN
+    owners = np.repeat(np.arange(len(packed)), [len(each) // 4 for each in packed])
+    found = np.zeros((len(packed), len(terms)))
+    for column, alternatives in enumerate(terms):
+        for wanted in alternatives:
+            hits = np.flatnonzero(codes == wanted)
+            found[owners[hits], column] += often[hits]
+    return found

@@ -1,0 +1,120 @@
+"""What BM25 must know of the texts a reader may see: how many, how long, how common a word is.
+
+Counting a common word over a million chunks takes seconds, and counts kept for the whole site would
+tell of documents the reader may not see. So the visible chunks are drawn by lot instead: each has
+a number that depends on its id alone, an index holds the chunks in that order, and the first
+``SIZE`` visible ones are a random sample. It follows every upload, deletion and change of rights
+at once, and the same question gets the same answer. How far into the numbers it reaches tells how
+many there are (a bottom-k sketch, Cohen and Kaplan 2007). Rare words are counted where they are
+found, not estimated: see ``keyword``. The sample of a great many chunks is kept for some seconds,
+for the same reader and choice of collections: nobody else's questions are weighed by it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from time import monotonic
+from typing import Final
+
+import numpy as np
+from django.db import connection
+
+from assistant.retrieval import frequencies
+from assistant.retrieval.analysis import Term
+from assistant.retrieval.scope import Scope
+
+SIZE: Final = 600
+_LOTS: Final = 1 << 20
+# A language with a smaller share of the sample is not worth a stem of its own for every word.
+_LANGUAGE_SHARE: Final = 0.01
+_MOST_LANGUAGES: Final = 6
+
+
+# Samples that are kept, of readers of more chunks than a search looks at anyway.
+KEPT_SECONDS: Final = 20.0
+_KEPT_FROM: Final = 50_000
+_KEPT: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Visible chunks by lot. ``count`` is how many the whole is (estimated), ``total`` how many
+    chunks the site has, ``languages`` what the whole is written in, most first, ``mean_length`` in
+    words."""
+
+    packed: list[bytes]
+    count: float
+    total: float
+    mean_length: float
+    languages: list[str]
+
+    @property
+    def size(self) -> int:
+        return len(self.packed)
+
+    def counts(self, terms: Sequence[Term]) -> np.ndarray:
+        """How often each term stands in each chunk of the sample, of shape (size, terms)."""
+        return frequencies.counts(self.packed, [term.codes for term in terms])
+
+
+_kept: OrderedDict[str, tuple[float, Sample]] = OrderedDict()
+_lock = Lock()
+
+
+def draw(scope: Scope) -> Sample:
+    """The sample of what ``scope`` may see, before its filters; all of it where that is little."""
+    asked = {name: value for name, value in scope.params.items() if f"%({name})s" in scope.readable}
+    key = repr((scope.readable, sorted(asked.items())))
+    with _lock:
+        made, sample = _kept.get(key, (0.0, None))
+    if sample is not None and monotonic() - made < KEPT_SECONDS:
+        return sample
+    sample = _draw(replace(scope, documents=""))
+    if sample.count >= _KEPT_FROM:
+        with _lock:
+            _kept[key] = (monotonic(), sample)
+            _kept.move_to_end(key)
+            if len(_kept) > _KEPT:
+                _kept.popitem(last=False)
+    return sample
+
+
+def _draw(scope: Scope) -> Sample:
+    """Chunks are drawn first and asked then whether they are live, so that drawing reads nothing
+    but the index and stops after ``SIZE``.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH drawn AS MATERIALIZED (
+                SELECT c.id, c.language, c.term_count, hashint8(c.id) & {_LOTS - 1} AS lot
+                FROM retrieval_chunk c WHERE {scope.filtering("c.collection_id")}
+                ORDER BY hashint8(c.id) & {_LOTS - 1} LIMIT {SIZE}
+            )
+            SELECT drawn.language, drawn.term_count, c.frequencies,
+                   CASE WHEN c.frequencies IS NULL THEN c.terms::text END,
+                   (SELECT count(*) FROM drawn), (SELECT max(lot) FROM drawn),
+                   (SELECT reltuples FROM pg_class WHERE oid = 'retrieval_chunk'::regclass)
+            FROM drawn JOIN retrieval_chunk c ON c.id = drawn.id {scope.ranked}
+            """,
+            scope.params,
+        )
+        rows = cursor.fetchall()
+    count = float(len(rows))
+    if rows and rows[0][4] == SIZE:
+        count *= (SIZE - 1) / SIZE * _LOTS / max(rows[0][5], 1)
+    return Sample(
+        packed=[frequencies.of(row[2], row[3]) for row in rows],
+        count=count,
+        total=max(float(rows[0][6]), count) if rows else 0.0,
+        mean_length=max(float(np.mean([row[1] for row in rows])), 1.0) if rows else 1.0,
+        languages=_languages([row[0] for row in rows]),
+    )
+
+
+def _languages(found: list[str]) -> list[str]:
+    often = Counter(found).most_common(_MOST_LANGUAGES)
+    return [language for language, count in often if count >= _LANGUAGE_SHARE * len(found)]

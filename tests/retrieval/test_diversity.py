@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from assistant.documents.models import Document
+from assistant.retrieval import search
+from assistant.users.models import User
+from inference.fakes import FakeEmbedder
+from tests.factories import make_collection, make_document, make_user
+
+pytestmark = pytest.mark.django_db
+
+RULE = (
+    "Travel by train is booked in second class at least three days before the journey begins, and"
+    " the receipt is handed in within thirty days together with the form of the finance team."
+)
+
+
+@pytest.fixture
+def reader(fake_embedder: FakeEmbedder) -> User:
+    user: User = make_user()
+    return user
+
+
+def test_a_near_twin_comes_last_and_is_named(reader: User) -> None:
+    collection = make_collection(readers=[reader])
+    make_document(collection, title="Travel", text=RULE)
+    make_document(collection, title="Copy", text=RULE + " Thank you.")
+    make_document(collection, title="Trains", text="Which class may I book when I travel by train?")
+    found = search("travel by train second class", user=reader, explain=True)
+    assert len(found.passages) == 3  # what can be seen is never held back
+    assert found.passages[-1].title in {"Travel", "Copy"}
+    assert found.trace is not None
+    (decision,) = [d for d in found.trace.decisions if d.happening == "collapsed"]
+    assert decision.into == found.passages[0].chunk_ids[0]
+    scores = [p.score for p in found.passages]
+    assert scores == sorted(scores, reverse=True)
+    prompt = search("travel by train second class", user=reader, budget=1000).passages
+    assert len({p.title for p in prompt} & {"Travel", "Copy"}) == 1
+
+
+def test_texts_that_differ_by_a_number_are_both_shown(reader: User) -> None:
+    collection = make_collection(readers=[reader])
+    make_document(collection, title="Old", text=RULE.replace("thirty", "30"))
+    make_document(collection, title="New", text=RULE.replace("thirty", "14"))
+    prompt = search("travel by train second class", user=reader, budget=1000).passages
+    assert {p.title for p in prompt} == {"Old", "New"}
+
+
+def test_one_long_document_leaves_places_for_others_but_fills_them_alone(reader: User) -> None:
+    collection = make_collection(readers=[reader])
+    long = "\n\n".join(f"Leave rule of team {'x' * i}." for i in range(1, 25))
+    make_document(collection, title="Long", text=long)
+    assert search("leave rule team", user=reader, budget=2000, limit=12).passages
+    for i in range(3):
+        make_document(collection, title=f"Short {i}", text=f"A leave rule of a team {i * 7}.")
+    titles = {p.title for p in search("leave rule team", user=reader, budget=2000).passages}
+    assert titles == {"Long", "Short 0", "Short 1", "Short 2"}
+
+
+def test_room_that_is_left_completes_the_section(reader: User) -> None:
+    collection = make_collection(readers=[reader])
+    filler = " ".join(f"word{i}" for i in range(150))
+    text = f"# Leave\n\nZebra leave is special. {filler}\n\nIt ends in May. {filler}"
+    make_document(collection, title="Leave", text=text)
+    assert Document.objects.count() == 1
+    tight = search("zebra", user=reader, mode="keyword", budget=600, explain=True)
+    wide = search("zebra", user=reader, mode="keyword", budget=2000, explain=True)
+    assert "It ends in May" not in tight.passages[0].text
+    assert "It ends in May" in wide.passages[0].text
+    assert wide.trace is not None
+    assert any(d.happening == "joined" for d in wide.trace.decisions)
