@@ -11,16 +11,21 @@ COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --no-annotat
 # mypy and the schema load the settings, which want a key; it protects nothing here.
 export SECRET_KEY_FOR_CHECKS := only-for-static-checks-and-never-for-a-running-site
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench lock browser
+.PHONY: help run test test-vllm lint bench lock browser
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
 
 run: $(VENV)/.installed ## install what is missing and start everything; Ctrl-C stops it
 	@exec $(BIN)/python manage.py up
 
 test: lint browser ## all checks and all tests, the browser's included
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-vllm: $(VENV)/.installed-test ## against a real vLLM on the processor; tests/vllm says what it needs
+	@test -n "$$VLLM_PYTHON" -a -n "$$VLLM_MODEL_DIR" || \
+		{ echo "Set VLLM_PYTHON and VLLM_MODEL_DIR: see tests/vllm/__init__.py" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/vllm -s $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test ## format, style, types, imports between layers, templates, migrations
 	$(BIN)/ruff check

@@ -9,17 +9,25 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from inference.types import EmbeddingSpec
 
 DEFAULT_MODEL: Final = "all-MiniLM-L6-v2"
+MANY: Final = frozenset({"multilingual"})
 _INSTRUCT: Final = (
     "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 )
 _SAMPLE_BYTES: Final = 1 << 20
+_CARD_HEAD: Final = re.compile(r"---\s*\n(.*?)\n---", re.DOTALL)
+_MANY_LANGUAGES: Final = 8
+# Vocabularies: BERT 30,522 and RoBERTa 50,265 are for one language, XLM-R has 250,002.
+_LARGE_VOCABULARY: Final = 100_000
 
 
 class UnknownModelError(ValueError):
@@ -44,6 +52,7 @@ class EmbeddingModel:
     path: Path | None = None
     weights_sha256: str | None = None
     aliases: tuple[str, ...] = ()
+    languages: frozenset[str] | None = None
 
     @property
     def spec(self) -> EmbeddingSpec:
@@ -93,17 +102,23 @@ KNOWN_MODELS: Final = (
         revision=f"sha256:{_MINILM_SHA256[:16]}",
         weights_sha256=_MINILM_SHA256,
         aliases=("sentence-transformers/all-MiniLM-L6-v2",),
+        languages=frozenset({"en"}),
     ),
     EmbeddingModel(
-        "Qwen/Qwen3-Embedding-0.6B", dimension=1024, window=32768, query_prefix=_INSTRUCT
+        "Qwen/Qwen3-Embedding-0.6B",
+        dimension=1024,
+        window=32768,
+        query_prefix=_INSTRUCT,
+        languages=MANY,
     ),
-    EmbeddingModel("BAAI/bge-m3", dimension=1024, window=8192),
+    EmbeddingModel("BAAI/bge-m3", dimension=1024, window=8192, languages=MANY),
     EmbeddingModel(
         "intfloat/multilingual-e5-small",
         dimension=384,
         window=512,
         query_prefix="query: ",
         passage_prefix="passage: ",
+        languages=MANY,
     ),
     EmbeddingModel(
         "intfloat/multilingual-e5-base",
@@ -111,6 +126,7 @@ KNOWN_MODELS: Final = (
         window=512,
         query_prefix="query: ",
         passage_prefix="passage: ",
+        languages=MANY,
     ),
     EmbeddingModel(
         "intfloat/multilingual-e5-large",
@@ -118,12 +134,14 @@ KNOWN_MODELS: Final = (
         window=512,
         query_prefix="query: ",
         passage_prefix="passage: ",
+        languages=MANY,
     ),
     EmbeddingModel(
         "intfloat/multilingual-e5-large-instruct",
         dimension=1024,
         window=512,
         query_prefix=_INSTRUCT + " ",
+        languages=MANY,
     ),
 )
 
@@ -193,6 +211,31 @@ def _prompts(path: Path) -> tuple[str, str]:
     return str(query or ""), str(passage or "")
 
 
+def _languages(path: Path) -> frozenset[str] | None:
+    """What the model card says in its head; else a vocabulary too large for one language does."""
+    card = path / "README.md"
+    if card.is_file():
+        text = card.read_text(encoding="utf-8", errors="replace")[:20_000]
+        if (head := _CARD_HEAD.match(text)) and (codes := _codes(head[1])):
+            is_many = len(codes) >= _MANY_LANGUAGES or bool(codes & {"multilingual", "multi"})
+            return MANY if is_many else codes
+    vocabulary = _positive(_read_json(path / "config.json").get("vocab_size"))
+    return MANY if vocabulary and vocabulary >= _LARGE_VOCABULARY else None
+
+
+def _codes(head: str) -> frozenset[str]:
+    try:
+        said = yaml.safe_load(head)
+    except yaml.YAMLError:
+        return frozenset()
+    language = said.get("language") if isinstance(said, dict) else None
+    codes = language if isinstance(language, list) else [language]
+    # YAML 1.1 reads the code of Norwegian as False.
+    return frozenset(
+        "no" if code is False else str(code).lower() for code in codes if code is not None
+    )
+
+
 def _fingerprint(path: Path) -> str:
     """A digest of the configuration and of samples of each weight file (start, middle, end).
 
@@ -233,6 +276,7 @@ def _from_directory(path: Path) -> EmbeddingModel:
         passage_prefix=passage_prefix,
         revision=_fingerprint(path),
         path=path,
+        languages=_languages(path) or (known.languages if known else None),
     )
 
 

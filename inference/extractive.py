@@ -1,8 +1,8 @@
 """The engine used when no language model is connected: it quotes the sentences that answer.
 
 Each candidate sentence is scored by the cosine of its embedding with the question and by the
-share of the question's rare words it holds. The best few are quoted verbatim, each followed by
-its source number. Below a measured score the engine abstains instead.
+share of the question's rare words that it and its passage hold. The best few are quoted verbatim,
+each followed by its source number. Below a measured score the engine abstains instead.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Final
 
 import numpy as np
 
+from inference.prompts import NO_ANSWER
 from inference.sentences import Kind, Piece, split
 from inference.types import (
     Embedder,
+    EmbeddingSpec,
     EngineHealth,
     Finished,
     GenerationRequest,
@@ -32,13 +34,13 @@ NOTICE: Final = (
     "No language model is connected: this answer quotes the most relevant sentences word for "
     "word. An administrator can connect one by setting LLM_BASE_URL."
 )
-NOTHING_FOUND: Final = "I found nothing in the documents that answers this question."
 
-# Chosen on XQuAD (en): see tests/inference/test_extractive_quality.py for the measurement.
+# Chosen on XQuAD (en): see benchmarks/abstention.py for the measurement.
 COSINE_WEIGHT: Final = 0.6
 TERM_WEIGHT: Final = 0.4
 RANK_WEIGHT: Final = 0.05
-ABSTAIN_BELOW: Final = 0.42
+PASSAGE_WEIGHT: Final = 0.2
+ABSTAIN_BELOW: Final = 0.6
 _KEEP_FROM_BEST: Final = 0.8
 _MAX_QUOTES: Final = 3
 _MAX_CANDIDATES: Final = 160
@@ -99,6 +101,12 @@ def _stem(word: str) -> str:
     return word[:8]
 
 
+def cosine_floor_of(spec: EmbeddingSpec) -> float:
+    """About the cosine of unrelated texts under a model."""
+    # The e5 family was trained at temperature 0.01: its cosines lie between 0.7 and 1.
+    return 0.7 if "e5" in spec.model.lower() else 0.0
+
+
 def candidates(sources: Sequence[SourceText]) -> list[Candidate]:
     """Quotable pieces of the sources in their order, the first ``_MAX_CANDIDATES``."""
     found: list[Candidate] = []
@@ -110,6 +118,20 @@ def candidates(sources: Sequence[SourceText]) -> list[Candidate]:
         if len(found) >= _MAX_CANDIDATES:
             break
     return found[:_MAX_CANDIDATES]
+
+
+def _passage_scores(question: str, found: Sequence[Candidate]) -> list[float]:
+    """For each candidate, the share of the question's rare words that its whole source holds.
+
+    A near miss has the words of the question scattered over several sources.
+    """
+    sources = {candidate.rank: candidate.source for candidate in found}
+    whole = [
+        Candidate(source, rank, Piece(0, len(source.text), Kind.SENTENCE, 0), 0)
+        for rank, source in sources.items()
+    ]
+    shares = dict(zip(sources, _term_scores(question, whole), strict=True))
+    return [shares[candidate.rank] for candidate in found]
 
 
 def _term_scores(question: str, found: Sequence[Candidate]) -> list[float]:
@@ -145,10 +167,7 @@ class ExtractiveLLM:
 
     def __init__(self, embedder: Embedder, *, cosine_floor: float | None = None) -> None:
         self._embedder = embedder
-        if cosine_floor is None:
-            # The e5 family was trained at temperature 0.01: its cosines lie between 0.7 and 1.
-            cosine_floor = 0.7 if "e5" in embedder.spec.model.lower() else 0.0
-        self._floor = cosine_floor
+        self._floor = cosine_floor_of(embedder.spec) if cosine_floor is None else cosine_floor
 
     async def context_window(self) -> int:
         """Generous: the candidates are bounded instead."""
@@ -162,8 +181,8 @@ class ExtractiveLLM:
         yield Thinking()
         quotes = await self.quotes(request.question, request.sources)
         if not quotes:
-            yield TextDelta(NOTHING_FOUND)
-            yield Finished("stop", abstained=True)
+            yield TextDelta(NO_ANSWER)
+            yield Finished("stop")
             return
         for index, quote in enumerate(quotes):
             separator = "\n\n" if index else ""
@@ -197,7 +216,13 @@ class ExtractiveLLM:
         cosines = np.maximum(cosines - self._floor, 0) / (1 - self._floor)
         ranks = np.array([1 / (1 + candidate.rank) for candidate in found])
         shares = np.array(_term_scores(question, found))
-        scores = COSINE_WEIGHT * cosines + TERM_WEIGHT * shares + RANK_WEIGHT * ranks
+        wholes = np.array(_passage_scores(question, found))
+        scores = (
+            COSINE_WEIGHT * cosines
+            + TERM_WEIGHT * shares
+            + RANK_WEIGHT * ranks
+            + PASSAGE_WEIGHT * wholes
+        )
         return np.asarray(scores, dtype=np.float64)
 
 

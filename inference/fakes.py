@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +38,7 @@ def say(text: str, *, finish: bool = True) -> list[Step]:
 class FakeLLM:
     """Plays one script per call and repeats the last: events are sent, errors raised, floats slept.
 
+    With ``write`` the script is made from the request.
     ``requests`` holds what was asked, ``closed`` counts streams left before their end.
     """
 
@@ -48,11 +49,14 @@ class FakeLLM:
     health: EngineHealth = field(
         default_factory=lambda: EngineHealth(ok=True, detail="Fake.", model="fake-llm")
     )
+    write: Callable[[GenerationRequest], Sequence[Step]] | None = None
     requests: list[GenerationRequest] = field(default_factory=list)
     closed: int = 0
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[LLMEvent, None]:
         script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
+        if self.write is not None:
+            script = self.write(request)
         self.requests.append(request)
         ended = False
         try:
@@ -125,3 +129,6 @@ class FakeReranker:
         wanted = set(re.findall(r"\w+", query.lower()))
         held = [set(re.findall(r"\w+", text.lower())) for text in texts]
         return [len(wanted & words) / max(1, len(wanted)) for words in held]
+
+    async def arerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        return self.rerank(query, texts)

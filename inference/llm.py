@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, Final
 
 import httpx
 
-from inference import llm_errors
+from inference import llm_errors, metrics
 from inference.connections import Connections
 from inference.harmony import HarmonyFilter
 from inference.sse import SSELineTooLongError, SSEParser
@@ -31,7 +33,8 @@ from inference.types import (
 logger = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT_WINDOW: Final = 8192
-_CHECK_SECONDS: Final = 3.0
+_CHECK_SECONDS: Final = 2.0
+_UNKNOWN_SECONDS: Final = 10.0
 _DONE: Final = "[DONE]"
 _LOWER: Final[dict[Effort | None, Effort]] = {
     None: "low",
@@ -47,6 +50,7 @@ class ServedModel:
 
     id: str
     window: int | None
+    owner: str = ""
 
 
 @dataclass(slots=True)
@@ -66,8 +70,10 @@ class OpenAIChatLLM:
 
     Times in seconds: ``first_token_timeout`` runs from sending the request to the first token,
     reasoning included; ``inter_token_timeout`` between tokens. An empty ``model`` means the first
-    one the server lists. ``send_cache_salt`` needs a vLLM that knows the field. ``seed`` is for
-    evaluation runs. ``stripped_markup`` counts harmony markers taken out since start.
+    one the server lists. ``coalesce`` seconds pass between two looks at a stream, so that the
+    tokens of a busy server cost one event together and not one each. ``send_cache_salt`` None:
+    where ``/models`` says that the server is vLLM. ``seed`` is for evaluation runs.
+    ``stripped_markup`` counts harmony markers taken out since start.
     """
 
     is_language_model = True
@@ -79,10 +85,11 @@ class OpenAIChatLLM:
         api_key: str | None = None,
         *,
         connect_timeout: float = 5.0,
-        first_token_timeout: float = 60.0,
+        first_token_timeout: float = 30.0,
         inter_token_timeout: float = 15.0,
-        send_cache_salt: bool = False,
+        send_cache_salt: bool | None = None,
         seed: int | None = None,
+        coalesce: float = 0.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._configured_model = model
@@ -90,7 +97,11 @@ class OpenAIChatLLM:
         self._inter_token_timeout = inter_token_timeout
         self._send_cache_salt = send_cache_salt
         self._seed = seed
+        self._coalesce = coalesce
+        # Kept while it is looked up again: whether it is vLLM does not change in between.
         self._served: ServedModel | None = None
+        self._is_stale = True
+        self._unknown_until = 0.0
         self.stripped_markup = 0
         self._connections = Connections(
             base_url,
@@ -99,6 +110,14 @@ class OpenAIChatLLM:
             timeout=httpx.Timeout(connect_timeout, read=None),
             async_transport=transport,
         )
+
+    @property
+    def base_url(self) -> str:
+        return self._connections.base_url
+
+    def client(self) -> httpx.AsyncClient:
+        """The connections of this event loop, for the server's other pages."""
+        return self._connections.async_client()
 
     @property
     def model(self) -> str:
@@ -110,19 +129,23 @@ class OpenAIChatLLM:
         await self._connections.aclose()
 
     async def context_window(self) -> int:
-        """From ``/models``, kept until a request fails; a cautious default where it is missing."""
-        try:
-            served = await self._served_model()
-        except EngineError as error:
-            logger.warning(
-                "context window unknown (%s), assuming %d", error.code, DEFAULT_CONTEXT_WINDOW
-            )
-            return DEFAULT_CONTEXT_WINDOW
-        return served.window or DEFAULT_CONTEXT_WINDOW
+        """From ``/models``, kept until a request fails; a cautious default where it is missing.
+
+        A server that does not say is not asked again for a while: readers wait meanwhile.
+        """
+        if self._is_stale and time.monotonic() >= self._unknown_until:
+            try:
+                await self._served_model()
+            except EngineError as error:
+                self._unknown_until = time.monotonic() + _UNKNOWN_SECONDS
+                logger.warning(
+                    "context window unknown (%s), assuming %d", error.code, DEFAULT_CONTEXT_WINDOW
+                )
+        return (self._served.window if self._served else None) or DEFAULT_CONTEXT_WINDOW
 
     async def check(self) -> EngineHealth:
         """One short request for ``/models``; refreshes what is known of the served model."""
-        self._served = None
+        self._is_stale = True
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
                 served = await self._served_model()
@@ -146,10 +169,11 @@ class OpenAIChatLLM:
                     async for event in events:
                         yield event
             except EngineError:
-                self._served = None
+                self._is_stale, self._unknown_until = True, 0.0
                 raise
             finally:
                 self.stripped_markup += attempt.filter.stripped
+                metrics.MARKUP.inc(attempt.filter.stripped)
             if attempt.said_something:
                 cut = attempt.finish_reason == "length"
                 yield Finished("length" if cut else "stop", attempt.usage)
@@ -157,6 +181,7 @@ class OpenAIChatLLM:
             if retried or not (attempt.thought or attempt.usage.completion_tokens):
                 raise llm_errors.empty()
             retried = True
+            metrics.EMPTY.inc()
             logger.info("empty answer (%s), trying with lower effort", attempt.finish_reason)
             request = self._with_more_room(request)
 
@@ -164,6 +189,11 @@ class OpenAIChatLLM:
         limit = (self._served.window if self._served else None) or DEFAULT_CONTEXT_WINDOW
         more = max(request.max_tokens, min(2 * request.max_tokens, limit - 1))
         return replace(request, effort=_LOWER[request.effort], max_tokens=more)
+
+    def _knows_cache_salt(self) -> bool:
+        if self._send_cache_salt is None:
+            return self._served is not None and self._served.owner == "vllm"
+        return self._send_cache_salt
 
     def _body(self, request: GenerationRequest, model: str) -> dict[str, Any]:
         """Everything that is ever sent; nothing of a caller's dictionary reaches the server."""
@@ -178,7 +208,7 @@ class OpenAIChatLLM:
             body["temperature"] = request.temperature
         if request.effort is not None:
             body["reasoning_effort"] = request.effort
-        if self._send_cache_salt and request.cache_salt:
+        if request.cache_salt and self._knows_cache_salt():
             body["cache_salt"] = request.cache_salt
         if self._seed is not None:
             body["seed"] = self._seed
@@ -198,14 +228,18 @@ class OpenAIChatLLM:
             chunks = response.aiter_bytes()
             while not attempt.done:
                 chunk = await self._chunk(chunks, deadline, started=started)
-                progressed = False
-                for data in _parsed(parser, chunk):
-                    for event in self._events(data, attempt, model):
-                        progressed = True
-                        yield event
+                said = [
+                    event
+                    for data in _parsed(parser, chunk)
+                    for event in self._events(data, attempt, model)
+                ]
+                for event in _joined(said):
+                    yield event
                 if chunk is None:
                     break
-                if progressed:
+                if said:
+                    if self._coalesce and not attempt.done:
+                        await asyncio.sleep(self._coalesce)
                     # From now, not from the chunk's arrival: a slow reader is not a slow model.
                     started = True
                     deadline = loop.time() + self._inter_token_timeout
@@ -281,7 +315,7 @@ class OpenAIChatLLM:
 
     async def _served_model(self) -> ServedModel:
         """The configured model's row of ``/models``, or the first row; cached."""
-        if self._served is not None:
+        if self._served is not None and not self._is_stale:
             return self._served
         client = self._connections.async_client()
         base_url = self._connections.base_url
@@ -305,12 +339,21 @@ class OpenAIChatLLM:
                 names = ", ".join(row.id for row in rows)[:300] or "no model at all"
                 raise llm_errors.model_not_found(wanted, f"it serves {names}")
             row = rows[0]
-        self._served = row
+        self._served, self._is_stale = row, False
         return row
 
 
 def _post(client: httpx.AsyncClient, body: dict[str, Any]) -> httpx.Request:
     return client.build_request("POST", "/chat/completions", json=body)
+
+
+def _joined(events: list[LLMEvent]) -> Iterator[LLMEvent]:
+    """Neighbouring texts as one, signs of thinking once."""
+    for kind, group in groupby(events, key=type):
+        if kind is TextDelta:
+            yield TextDelta("".join(event.text for event in group if isinstance(event, TextDelta)))
+        else:
+            yield next(group)
 
 
 def _parsed(parser: SSEParser, chunk: bytes | None) -> Iterator[str]:
@@ -346,7 +389,11 @@ def _choice_events(choice: Any, attempt: _Attempt) -> list[LLMEvent]:
 def _models(response: httpx.Response) -> list[ServedModel]:
     try:
         rows = response.json()["data"]
-        return [ServedModel(str(row["id"]), _window(row)) for row in rows if isinstance(row, dict)]
+        return [
+            ServedModel(str(row["id"]), _window(row), str(row.get("owned_by") or ""))
+            for row in rows
+            if isinstance(row, dict)
+        ]
     except (KeyError, TypeError, ValueError):
         return []
 

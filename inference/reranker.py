@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -24,9 +24,10 @@ class HTTPReranker:
         api_key: str | None = None,
         *,
         timeout: float = 10.0,
-        connect_timeout: float = 3.0,
+        connect_timeout: float = 1.0,
         batch_texts: int = 100,
         transport: httpx.BaseTransport | None = None,
+        async_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._model = model
         self._batch_texts = batch_texts
@@ -35,6 +36,7 @@ class HTTPReranker:
             api_key=api_key,
             timeout=httpx.Timeout(timeout, connect=connect_timeout),
             transport=transport,
+            async_transport=async_transport,
         )
 
     @property
@@ -44,21 +46,39 @@ class HTTPReranker:
     def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
         """One relevance score per text, in the order of ``texts``; higher is better."""
         scores: list[float] = []
-        for start in range(0, len(texts), self._batch_texts):
-            scores += self._post(query, list(texts[start : start + self._batch_texts]))
+        for batch in self._batches(texts):
+            try:
+                response = self._connections.client().post("/rerank", json=self._body(query, batch))
+            except httpx.HTTPError as error:
+                raise self._unavailable() from error
+            scores += self._read(response, len(batch))
+        return scores
+
+    async def arerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        """As ``rerank``; cancelling it closes the request."""
+        client = self._connections.async_client()
+        scores: list[float] = []
+        for batch in self._batches(texts):
+            try:
+                response = await client.post("/rerank", json=self._body(query, batch))
+            except httpx.HTTPError as error:
+                raise self._unavailable() from error
+            scores += self._read(response, len(batch))
         return scores
 
     def close(self) -> None:
         self._connections.close()
 
-    def _post(self, query: str, texts: list[str]) -> list[float]:
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        for start in range(0, len(texts), self._batch_texts):
+            yield list(texts[start : start + self._batch_texts])
+
+    def _body(self, query: str, texts: list[str]) -> dict[str, Any]:
         # Cohere, Jina, vLLM and infinity read "documents", TEI reads "texts"; each ignores the
         # other's name.
-        body = {"model": self._model, "query": query, "documents": texts, "texts": texts}
-        try:
-            response = self._connections.client().post("/rerank", json=body)
-        except httpx.HTTPError as error:
-            raise self._unavailable() from error
+        return {"model": self._model, "query": query, "documents": texts, "texts": texts}
+
+    def _read(self, response: httpx.Response, expected: int) -> list[float]:
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
             raise self._unavailable()
         if not response.is_success:
@@ -69,7 +89,7 @@ class HTTPReranker:
                 retryable=False,
             )
         try:
-            return _scores(response.json(), len(texts))
+            return _scores(response.json(), expected)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise EngineError(
                 "reranker_bad_request",

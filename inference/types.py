@@ -38,7 +38,8 @@ class GenerationRequest:
 
     A language model reads ``messages``; the extractive engine reads ``question`` and ``sources``.
     ``max_tokens`` bounds answer and reasoning together. ``cache_salt`` separates prefix caches of
-    readers with different rights.
+    readers with different rights. Requests with the same ``affinity`` begin alike, and go to the
+    server that has that beginning cached.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -48,6 +49,7 @@ class GenerationRequest:
     effort: Effort | None = None
     temperature: float | None = None
     cache_salt: str | None = None
+    affinity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Last event of every stream that did not raise.
-
-    ``abstained`` is true when the engine found nothing that answers the question.
-    """
+    """Last event of every stream that did not raise."""
 
     finish_reason: Literal["stop", "length"]
     usage: Usage = field(default_factory=Usage)
-    abstained: bool = False
 
 
 LLMEvent = TextDelta | Thinking | Finished
@@ -89,23 +87,31 @@ class EngineError(Exception):
     """A model server could not do its work.
 
     ``code`` is stable and machine readable, ``detail`` is a sentence for a person that says what
-    to do, ``retryable`` says whether the same request may succeed later.
+    to do, ``retryable`` says whether the same request may succeed later, and ``retry_after`` in
+    how many seconds, where that is known.
     """
 
-    def __init__(self, code: str, detail: str, *, retryable: bool) -> None:
+    def __init__(
+        self, code: str, detail: str, *, retryable: bool, retry_after: int | None = None
+    ) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.retryable = retryable
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """Whether an engine can serve now, in words for a person."""
+    """Whether an engine can serve now, in words for a person.
+
+    ``degraded``: it can, but a part of it is missing.
+    """
 
     ok: bool
     detail: str
     model: str = ""
+    degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +174,18 @@ class Embedder(Protocol):
 
 
 class Reranker(Protocol):
-    """Scores how well each text answers the query, higher is better, one float per text."""
+    """Scores how well each text answers the query, higher is better, one float per text.
+
+    Scores are probabilities, or log odds where they leave 0 to 1. Raises EngineError
+    ``reranker_unavailable``, ``reranker_bad_request``.
+    """
 
     @property
     def model(self) -> str: ...
 
     def rerank(self, query: str, texts: Sequence[str]) -> list[float]: ...
+
+    async def arerank(self, query: str, texts: Sequence[str]) -> list[float]: ...
 
 
 class TokenCounter(Protocol):

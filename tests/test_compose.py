@@ -198,15 +198,20 @@ def test_containers_have_no_more_power_than_they_need(services: dict[str, Any]) 
 def test_the_language_model_is_optional_and_makes_no_calls_home(services: dict[str, Any]) -> None:
     vllm = services["vllm"]
     assert vllm["profiles"] == ["gpu"]
-    assert [name for name, service in services.items() if "profiles" in service] == ["vllm"]
-    assert vllm["networks"] == ["models"]
+    guard = services["llm"]
+    optional = [name for name, service in services.items() if "profiles" in service]
+    assert optional == ["vllm", "llm"]
+    # Nobody reaches it but through the guard.
+    assert vllm["networks"] == ["engine"]
+    assert [name for name, s in services.items() if "engine" in s["networks"]] == optional
+    assert guard["networks"] == ["engine", "models"]
     assert vllm["environment"]["HF_HUB_OFFLINE"] == vllm["environment"]["DO_NOT_TRACK"] == "1"
     assert _option(vllm["command"], "--tool-call-parser") == "openai"
     served = _option(vllm["command"], "--served-model-name")
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    port = _option(vllm["command"], "--port")
+    assert guard["environment"]["MODEL_SERVER"] == f"vllm:{_option(vllm['command'], '--port')}"
     assert f"LLM_MODEL={served}" in example
-    assert f"http://vllm:{port}/v1" in example
+    assert "http://llm:8080/v1" in example
 
 
 def test_the_image_runs_the_web_process_as_nobody_special() -> None:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 
@@ -34,9 +34,12 @@ _ALIKE: Final = 0.85
 
 
 class BatchEncoder(Protocol):
-    """What the model threads call, at the same time. ``release_memory`` comes now and then."""
+    """What the model threads call, at the same time. ``release_memory`` comes now and then.
 
-    def encode(self, texts: Sequence[str]) -> Vectors: ...
+    Texts are what ``submit`` was given: strings, or pairs of them for a cross-encoder.
+    """
+
+    def encode(self, texts: Sequence[Any]) -> Vectors: ...
     def release_memory(self) -> None: ...
 
 
@@ -56,7 +59,7 @@ class ClosedError(Exception):
 class Job:
     """The texts of one request. ``tokens`` are lengths for packing, one per text."""
 
-    texts: Sequence[str]
+    texts: Sequence[Any]
     tokens: Sequence[int]
     lane: Lane
     future: Future[Vectors] = field(default_factory=Future)
@@ -133,7 +136,7 @@ class Batcher:
     def _waiting(self, lane: Lane) -> int:
         return len(self._lanes[lane]) + (len(self._run) if lane == "bulk" else 0)
 
-    def submit(self, texts: Sequence[str], tokens: Sequence[int], *, lane: Lane) -> Future[Vectors]:
+    def submit(self, texts: Sequence[Any], tokens: Sequence[int], *, lane: Lane) -> Future[Vectors]:
         """Queue the texts of one request; the future holds shape (len(texts), dimension).
 
         Raises ``QueueFullError`` or ``ClosedError``.

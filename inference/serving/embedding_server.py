@@ -6,7 +6,8 @@
 base64, header ``X-Priority: query|bulk``), ``GET /v1/models``, ``GET /health`` (503 until the
 model is loaded), ``GET /metrics``. ``POST /v1/models`` with ``model`` (a known name or a directory)
 loads another model beside the first, ``DELETE /v1/models/{name}`` drops it again; both are for who
-holds the API key or calls from this machine. Weights come from this machine only. The socket
+holds the API key or calls from this machine. With ``--reranker DIRECTORY`` a cross-encoder answers
+``POST /v1/rerank`` (``query``, ``documents``). Weights come from this machine only. The socket
 answers within a second; torch is imported afterwards in the model thread.
 """
 
@@ -44,6 +45,13 @@ from inference.serving.batching import (
     QueueFullError,
 )
 from inference.serving.encoder import DType, has_gpu, load_encoder
+from inference.serving.refusals import BadRequestError, overloaded, stopping
+from inference.serving.reranking import (
+    ServedReranker,
+    answer,
+    load_cross_encoder,
+    read_request,
+)
 from inference.serving.shelf import MAX_MODELS, ServedModel, Shelf, ShelfFullError
 from inference.types import Vectors
 
@@ -52,35 +60,6 @@ logger = logging.getLogger(__name__)
 MAX_TEXTS: Final = 2048
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 _MOST_WORKERS: Final = 16
-
-
-class BadRequestError(Exception):
-    """Becomes an OpenAI-shaped error body."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 400,
-        kind: str = "invalid_request_error",
-        param: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.status = status
-        self.kind = kind
-        self.param = param
-        self.headers = headers
-
-    def response(self) -> JSONResponse:
-        error = {
-            "message": self.message,
-            "type": self.kind,
-            "param": self.param,
-            "code": self.status,
-        }
-        return JSONResponse({"error": error}, status_code=self.status, headers=self.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +125,11 @@ def _served(shelf: Shelf, name: object) -> ServedModel:
 class EmbeddingService:
     """The handlers and what they share."""
 
-    def __init__(self, shelf: Shelf, *, api_key: str | None) -> None:
+    def __init__(
+        self, shelf: Shelf, *, api_key: str | None, reranker: ServedReranker | None = None
+    ) -> None:
         self.shelf = shelf
+        self.reranker = reranker
         self._api_key = api_key
         self.responses: dict[tuple[str, int], int] = {}
         self.truncated = 0
@@ -156,11 +138,16 @@ class EmbeddingService:
         @contextlib.asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             self.shelf.first.batcher.start()
+            if self.reranker:
+                self.reranker.batcher.start()
             yield
+            if self.reranker:
+                await asyncio.to_thread(self.reranker.batcher.close)
             await asyncio.to_thread(self.shelf.close)
 
         routes = [
             Route("/v1/embeddings", self.embeddings, methods=["POST"]),
+            Route("/v1/rerank", self.rerank, methods=["POST"]),
             Route("/v1/models", self.models),
             Route("/v1/models", self.add_model, methods=["POST"]),
             Route("/v1/models/{name}", self.remove_model, methods=["DELETE"]),
@@ -192,20 +179,34 @@ class EmbeddingService:
         self.responses[key] = self.responses.get(key, 0) + 1
         return response
 
+    async def rerank(self, request: Request) -> Response:
+        try:
+            self._authorise(request)
+            if self.reranker is None:
+                raise BadRequestError("No reranker is served: start with --reranker.", status=404)
+            query, documents = read_request(await _read_body(request))
+            scores = await _or_disconnect(request, self.reranker.submit(query, documents))
+        except ValueError as error:
+            return BadRequestError(str(error)).response()
+        except QueueFullError as error:
+            return overloaded(error).response()
+        except ClosedError:
+            return stopping().response()
+        except BadRequestError as error:
+            return error.response()
+        if scores is None:
+            return Response(status_code=499)
+        return JSONResponse(answer(self.reranker.name, scores))
+
     async def _embed(self, request: Request, parsed: EmbeddingRequest) -> Response:
         served = parsed.served
         tokens = await asyncio.to_thread(self._tokens, served, parsed.texts)
         try:
             future = served.batcher.submit(parsed.texts, tokens, lane=parsed.lane)
         except QueueFullError as error:
-            raise BadRequestError(
-                "Too many texts are waiting. Try again later.",
-                status=429,
-                kind="rate_limit_error",
-                headers={"Retry-After": str(error.retry_after)},
-            ) from None
+            raise overloaded(error) from None
         except ClosedError:
-            raise _stopping() from None
+            raise stopping() from None
         vectors = await _or_disconnect(request, future)
         if vectors is None:
             return Response(status_code=499)
@@ -334,14 +335,6 @@ def _card(served: ServedModel) -> dict[str, Any]:
     }
 
 
-def _stopping() -> BadRequestError:
-    return BadRequestError(
-        "The server is stopping or could not load its model.",
-        status=503,
-        kind="service_unavailable",
-    )
-
-
 async def _read_body(request: Request) -> bytes:
     body = bytearray()
     async for piece in request.stream():
@@ -369,7 +362,7 @@ async def _or_disconnect(request: Request, future: Future[Vectors]) -> Vectors |
             return result.result()
         return None
     except ClosedError:
-        raise _stopping() from None
+        raise stopping() from None
     except Exception:
         logger.exception("A batch failed")
         raise BadRequestError(
@@ -403,6 +396,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--model", default="", help="a known name or a directory; default MiniLM")
+    parser.add_argument("--reranker", type=Path, help="a directory with a cross-encoder")
     parser.add_argument("--api-key-file", type=Path, help="its content is required as Bearer key")
     parser.add_argument("--dtype", choices=get_args(DType), default="auto")
     parser.add_argument(
@@ -453,7 +447,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     shelf = Shelf(model, batcher_for)
     first = shelf.first.batcher
-    service = EmbeddingService(shelf, api_key=api_key)
+    folder: Path | None = arguments.reranker
+    reranker = folder and ServedReranker(
+        folder, lambda: load_cross_encoder(folder, threads=max(1, cores // workers))
+    )
+    service = EmbeddingService(shelf, api_key=api_key, reranker=reranker or None)
     server = uvicorn.Server(
         uvicorn.Config(
             service.app(),

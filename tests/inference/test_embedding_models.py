@@ -10,6 +10,7 @@ import pytest
 
 from inference.embedding_models import (
     KNOWN_MODELS,
+    MANY,
     EmbeddingModel,
     UnknownModelError,
     resolve_model,
@@ -121,3 +122,25 @@ def test_the_client_side_imports_no_torch() -> None:
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("card", "vocabulary", "languages"),
+    [
+        ("---\nlanguage: en\nlicense: mit\n---\n# A model", 30522, {"en"}),
+        ("---\nlanguage:\n- de\n- no\n---\n", 30522, {"de", "no"}),
+        ("---\nlanguage: [af, am, ar, as, az, be, bg, bn]\n---\n", 30522, MANY),
+        ("---\nlanguage: multilingual\n---\n", 30522, MANY),
+        ("---\nlicense: mit\n---\n", 250002, MANY),
+        ("---\nlanguage: [broken\n---\n", 30522, None),
+        ("", 30522, None),
+    ],
+)
+def test_a_directory_tells_its_languages(
+    tmp_path: Path, card: str, vocabulary: int, languages: set[str] | None
+) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"hidden_size": 8, "vocab_size": vocabulary}), encoding="utf-8"
+    )
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert resolve_model(str(tmp_path)).languages == languages

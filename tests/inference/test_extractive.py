@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from inference.extractive import ABSTAIN_BELOW, NOTHING_FOUND, NOTICE, ExtractiveLLM, candidates
+from inference.extractive import ABSTAIN_BELOW, NOTICE, ExtractiveLLM, candidates
 from inference.fakes import FakeEmbedder
+from inference.prompts import NO_ANSWER
 from inference.types import EmbeddingSpec, EngineError, Finished, SourceText
 from tests.inference.wire import collect, request, texts
 
@@ -36,7 +37,7 @@ async def test_the_sentence_that_answers_is_quoted_and_cited() -> None:
     text, finished = await answer("When does the library close on Saturday?")
     assert text.startswith("The library closes at 13:00 on Saturday. [1]")
     assert "Cats" not in text
-    assert not finished.abstained
+    assert finished.finish_reason == "stop"
     assert NOTICE not in text
 
 
@@ -55,13 +56,13 @@ async def test_a_row_brings_its_table() -> None:
 @pytest.mark.parametrize("question", ["Who won the chess tournament?", "???", ""])
 async def test_it_abstains_in_words(question: str) -> None:
     text, finished = await answer(question)
-    assert (text, finished.abstained) == (NOTHING_FOUND, True)
+    assert (text, finished.finish_reason) == (NO_ANSWER, "stop")
 
 
 async def test_no_sources_no_answer() -> None:
     engine = ExtractiveLLM(FakeEmbedder())
     events = await collect(engine.stream(request(question="When?", sources=())))
-    assert events[-1] == Finished("stop", abstained=True)
+    assert texts(events) == NO_ANSWER
 
 
 async def test_the_same_sentence_is_quoted_once() -> None:

@@ -119,6 +119,14 @@ async def test_cache_salt_stays_home_unless_configured() -> None:
     assert set(sent[0]) == {"model", "messages", "stream", "stream_options", "max_tokens"}
 
 
+async def test_a_server_that_is_vllm_gets_the_cache_salt() -> None:
+    transport, sent = replies(capture("oss-12-models"), sse(delta(content="Yes"), delta("stop")))
+    engine = OpenAIChatLLM(URL, "openai/gpt-oss-20b", transport=transport)
+    await engine.context_window()
+    await collect(engine.stream(request(cache_salt="s")))
+    assert sent[1]["cache_salt"] == "s"
+
+
 async def test_a_budget_spent_on_thinking_is_tried_again_with_less_effort() -> None:
     transport, sent = replies(
         capture("oss-04-length-in-reasoning-stream"), capture("oss-01-chat-stream")
@@ -309,6 +317,24 @@ async def test_a_failed_request_forgets_the_window() -> None:
 )
 async def test_the_window_has_a_cautious_default(answer: httpx.Response) -> None:
     assert await llm(answer).context_window() == DEFAULT_CONTEXT_WINDOW
+
+
+async def test_a_server_that_does_not_tell_its_window_is_not_asked_each_time() -> None:
+    transport, sent = replies(httpx.Response(404), httpx.Response(404))
+    engine = OpenAIChatLLM(URL, "m", transport=transport)
+    assert [await engine.context_window() for _ in range(3)] == [DEFAULT_CONTEXT_WINDOW] * 3
+    assert sent == ["/v1/models"]
+
+
+async def test_what_is_looked_up_again_is_known_meanwhile() -> None:
+    transport, sent = replies(
+        capture("oss-12-models"), httpx.Response(500), sse(delta(content="Yes"), delta("stop"))
+    )
+    engine = OpenAIChatLLM(URL, "openai/gpt-oss-20b", transport=transport)
+    await engine.context_window()
+    assert not (await engine.check()).ok
+    await collect(engine.stream(request(cache_salt="s")))
+    assert sent[2]["cache_salt"] == "s"
 
 
 async def test_without_a_name_the_first_served_model_is_used() -> None:

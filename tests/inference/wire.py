@@ -17,13 +17,26 @@ from inference.types import ChatMessage, EngineError, GenerationRequest, LLMEven
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / "shared" / "data")).parent
 
+# Recorded here, for machines without the shared folder.
+RECORDED = Path(__file__).with_name("recorded")
+
+
+def find_capture(name: str) -> Path | None:
+    """The file of a capture: of ``shared/wire``, or of those beside these tests."""
+    files = [folder / f"{name}.txt" for folder in (SHARED / "wire", RECORDED)]
+    return next((path for path in files if path.is_file()), None)
+
 
 def capture(name: str) -> httpx.Response:
-    """The response in a file of ``shared/wire``, as httpx would hand it out."""
-    path = SHARED / "wire" / f"{name}.txt"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent: set SHARED_DATA")
-    text = path.read_bytes()
+    """The response in a capture, as httpx would hand it out."""
+    path = find_capture(name)
+    if path is None:
+        pytest.skip(f"no capture {name} in {SHARED}: set SHARED_DATA")
+    return parse_capture(path.read_bytes())
+
+
+def parse_capture(text: bytes) -> httpx.Response:
+    """The output of ``curl -i`` with anything before its status line."""
     raw = text[text.index(b"HTTP/1.1 ") :]
     head, _, body = raw.partition(b"\n\n") if b"\r\n\r\n" not in raw else raw.partition(b"\r\n\r\n")
     status, *fields = head.decode().splitlines()
