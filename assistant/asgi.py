@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import signal
+import threading
 from collections.abc import Awaitable, Callable, Mapping
+from types import FrameType
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assistant.settings")
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.db import DatabaseError
 from starlette.staticfiles import StaticFiles
+
+logger = logging.getLogger(__name__)
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -25,6 +32,8 @@ FORM_MB = 8
 DROPPED_MB = 1024
 
 django_application = get_asgi_application()
+
+from assistant.api.overload import counted, refusal  # noqa: E402 - needs the applications to be loaded
 
 
 class HashedStaticFiles(StaticFiles):
@@ -48,8 +57,14 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     ):
         prefix = len(f"/{settings.STATIC_URL.strip('/')}")
         await static_files({**scope, "path": scope["path"][prefix:]}, receive, send)
+    elif scope["type"] == "http" and (refused := refusal(scope)):
+        await _drop(receive)
+        status, headers, body = refused
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
     elif scope["type"] == "http":
-        await _limited(scope, receive, send)
+        with counted(scope):
+            await _limited(scope, receive, send)
 
 
 class _TooLarge(Exception):
@@ -113,13 +128,59 @@ async def _refuse(send: Send) -> None:
 
 async def _lifespan(receive: Receive, send: Send) -> None:
     from assistant.chat import running
+    from assistant.database import in_database
 
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            if refusal := await in_database(_refusal)():
+                await send({"type": "lifespan.startup.failed", "message": refusal})
+                return
             running.attach(asyncio.get_running_loop())
+            _drain_at_once()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await running.drain(DRAIN_SECONDS)
             await send({"type": "lifespan.shutdown.complete"})
             return
+
+
+def _drain_at_once() -> None:
+    """Begin to drain at the signal: the server itself says so only when its streams have ended."""
+    from assistant.chat import running
+
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def begin() -> None:
+        if not tasks:
+            tasks.add(asyncio.create_task(running.drain(DRAIN_SECONDS)))
+
+    def chained(previous: Any) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(begin)
+            if callable(previous):
+                previous(number, frame)
+
+        return handle
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, chained(signal.getsignal(number)))
+
+
+def _refusal() -> str:
+    """Why this process must not serve; empty when nothing is known against it.
+
+    A database that is away is no reason: it may come back, and each search asks for its role.
+    """
+    from assistant.retrieval import row_security
+
+    try:
+        gap = row_security.find_gap()
+    except DatabaseError:
+        return ""
+    if gap is None:
+        return ""
+    logger.error("%s ROW_SECURITY is %s.", gap, settings.ROW_SECURITY)
+    return str(gap) if settings.ROW_SECURITY == "require" else ""

@@ -44,6 +44,17 @@ def _list(name: str) -> list[str]:
     return [part.strip() for part in _text(name).split(",") if part.strip()]
 
 
+def _json(name: str, kind: type[Any]) -> Any:
+    """The JSON value of a variable, of ``kind``; an empty one when it is not set."""
+    try:
+        value = json.loads(_text(name) or json.dumps(kind()))
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is not JSON: {error}.") from error
+    if not isinstance(value, kind):
+        raise ImproperlyConfigured(f"{name} must be a JSON {kind.__name__}.")
+    return value
+
+
 # --- Where things are -------------------------------------------------------------------------
 
 # Originals, embedded database and broker, logs and generated secrets.
@@ -206,7 +217,7 @@ STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "assistant" / "static"]
 STATIC_ROOT = DATA_DIR / "static"
 LANGUAGE_CODE = "en"
-TIME_ZONE = "UTC"
+TIME_ZONE = _text("TIME_ZONE", "UTC")
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -252,6 +263,11 @@ def _database() -> dict[str, Any]:
 
 
 DATABASES = {"default": _database()}
+# What to do when PostgreSQL's row-level security does not stand behind searches: `require` starts
+# nothing and reads nothing, `warn` says so in the log and in `manage.py doctor` and goes on.
+ROW_SECURITY = _text("ROW_SECURITY", "require")
+if ROW_SECURITY not in {"require", "warn"}:
+    raise ImproperlyConfigured("ROW_SECURITY must be `require` or `warn`.")
 REDIS_URL = _text("REDIS_URL") or SERVICES.get("redis_url", "redis://127.0.0.1:1/0")
 # --- Ingestion --------------------------------------------------------------------------------
 
@@ -330,7 +346,16 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 5.0,
         "options": {"expires": 10},
     },
+    "renew-analysis": {
+        "task": "ingestion.tasks.renew_analysis",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
     "mark-interrupted-answers": {"task": "assistant.chat.tasks.mark_interrupted", "schedule": 5.0},
+    "forget-old-prompts": {
+        "task": "assistant.chat.tasks.forget_old_prompts",
+        "schedule": 3600.0,
+    },
     "forget-deleted-quotes": {
         "task": "assistant.chat.tasks.forget_deleted_quotes",
         "schedule": 60.0,
@@ -346,28 +371,66 @@ EMBEDDING_BASE_URL = _text("EMBEDDING_BASE_URL") or SERVICES.get(
     "embedding_url", "http://127.0.0.1:1/v1"
 )
 EMBEDDING_API_KEY = _text("EMBEDDING_API_KEY") or SERVICES.get("embedding_api_key", "")
-# Unset: answers are quoted sentences, and the page says how to connect a model.
+# Unset: answers are quoted sentences, and the page says how to connect a model. Several addresses,
+# separated by commas, are servers of the same model; keys are one for all, or one for each.
 LLM_BASE_URL = _text("LLM_BASE_URL")
 LLM_MODEL = _text("LLM_MODEL")
 LLM_API_KEY = _text("LLM_API_KEY")
+# For what is short and has no reader waiting for its style: rewriting questions, titles.
+LLM_SMALL_MODEL = _text("LLM_SMALL_MODEL")
+LLM_SMALL_BASE_URL = _text("LLM_SMALL_BASE_URL")
+LLM_SMALL_API_KEY = _text("LLM_SMALL_API_KEY")
+# Further models that people may choose: [{"name", "model", "base_url"?, "api_key"?, "groups"?}].
+LLM_MODELS = _json("LLM_MODELS", list)
 LLM_EFFORT = _text("LLM_EFFORT", "medium")
-# vLLM keeps prefix caches of readers apart by it; other servers may refuse the field.
-LLM_CACHE_SALT = _flag("LLM_CACHE_SALT")
+# vLLM keeps prefix caches of readers apart by it; other servers may refuse the field. Unset: where
+# the server says that it is vLLM.
+LLM_CACHE_SALT = _flag("LLM_CACHE_SALT") if _text("LLM_CACHE_SALT") else None
 LLM_MAX_TOKENS = _int("LLM_MAX_TOKENS", 2048)
-LLM_FIRST_TOKEN_TIMEOUT_SECONDS = _int("LLM_FIRST_TOKEN_TIMEOUT_SECONDS", 60)
+LLM_FIRST_TOKEN_TIMEOUT_SECONDS = _int("LLM_FIRST_TOKEN_TIMEOUT_SECONDS", 30)
 LLM_INTER_TOKEN_TIMEOUT_SECONDS = _int("LLM_INTER_TOKEN_TIMEOUT_SECONDS", 15)
+# Answers written at once by all web processes together; more wait in line, and beyond that are
+# asked to come again. What the servers can bear: their `--max-num-seqs`, added up.
+LLM_MAX_RUNNING = _int("LLM_MAX_RUNNING", 512)
+LLM_MAX_WAITING = _int("LLM_MAX_WAITING", 200)
+LLM_MAX_WAIT_SECONDS = _int("LLM_MAX_WAIT_SECONDS", 120)
+# {"user" | "token" | "group:NAME": {"concurrent"?, "requests_per_minute"?, "tokens_per_hour"?}}
+LLM_LIMITS: dict[str, dict[str, int]] = _json("LLM_LIMITS", dict)
+
+
+def _check_limits() -> None:
+    """A misspelt limit would be none."""
+    kinds = {"concurrent", "requests_per_minute", "tokens_per_hour"}
+    for whose, limits in LLM_LIMITS.items():
+        if whose not in {"user", "token"} and not whose.startswith("group:"):
+            raise ImproperlyConfigured(f"LLM_LIMITS: {whose!r} is not user, token or group:NAME.")
+        if not isinstance(limits, dict) or not set(limits) <= kinds:
+            raise ImproperlyConfigured(f"LLM_LIMITS: {whose} takes {', '.join(sorted(kinds))}.")
+        if not all(isinstance(number, int) and number >= 0 for number in limits.values()):
+            raise ImproperlyConfigured(f"LLM_LIMITS: the limits of {whose} are whole numbers.")
+
+
+_check_limits()
 RERANKER_BASE_URL = _text("RERANKER_BASE_URL")
 RERANKER_MODEL = _text("RERANKER_MODEL")
 RERANKER_API_KEY = _text("RERANKER_API_KEY")
+# Nobody waits longer for a better order; the results then come in the order of the search.
+RERANKER_TIMEOUT_SECONDS = _int("RERANKER_TIMEOUT_SECONDS", 2)
 
 # --- Retrieval and answers --------------------------------------------------------------------
 
-# PostgreSQL's text search configuration for the keyword arm.
-TEXT_SEARCH_CONFIG = _text("TEXT_SEARCH_CONFIG", "english")
 MAX_QUESTION_CHARACTERS = _int("MAX_QUESTION_CHARACTERS", 4000)
 # Tokens of passages that go into one prompt.
 SOURCE_TOKEN_BUDGET = _int("SOURCE_TOKEN_BUDGET", 3000)
+# What an answer says when nothing was found; "{documents}" becomes for example "12 documents".
+NOT_FOUND_TEXT = _text(
+    "NOT_FOUND_TEXT", "I found nothing about this in the {documents} that you can read."
+)
+# Days that the text of prompts is kept with answers, for managers; 0: only their digests.
+PROMPT_RETENTION_DAYS = _int("PROMPT_RETENTION_DAYS", 30)
 ANSWER_EVENTS_TTL_SECONDS = _int("ANSWER_EVENTS_TTL_SECONDS", 3600)
+# Silence on a stream before a comment line shows proxies that it lives.
+HEARTBEAT_SECONDS = _int("HEARTBEAT_SECONDS", 10)
 ANSWER_DEADLINE_SECONDS = _int("ANSWER_DEADLINE_SECONDS", 300)
 
 # --- API --------------------------------------------------------------------------------------

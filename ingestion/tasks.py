@@ -9,7 +9,7 @@ from celery import shared_task
 
 from assistant.documents import actions as documents
 from assistant.documents import storage
-from assistant.retrieval import reembedding
+from assistant.retrieval import reanalysis, reembedding
 from ingestion import outbox, pipeline, recovery, workers
 
 
@@ -54,3 +54,8 @@ def remove_strays() -> None:
 @shared_task(name="ingestion.tasks.continue_reembedding")
 def continue_reembedding() -> None:
     reembedding.fill()
+
+
+@shared_task(name="ingestion.tasks.renew_analysis")
+def renew_analysis() -> None:
+    reanalysis.renew(seconds=5)

@@ -62,9 +62,15 @@ CONTRIBUTE = _policy(stranger=HIDDEN, reader=LOW, contributor=OK, manager=OK, su
 CONTRIBUTE_UNSEEN = _policy(
     stranger=HIDDEN, reader=HIDDEN, contributor=OK, manager=OK, superuser=OK
 )
+# For who manages nothing there is no such page.
+MANAGE_UNSEEN = _policy(
+    stranger=HIDDEN, reader=HIDDEN, contributor=HIDDEN, manager=OK, superuser=OK
+)
 MANAGE = _policy(stranger=HIDDEN, reader=LOW, contributor=LOW, manager=OK, superuser=OK)
 # Conversations, answers and tokens in the matrix belong to the reader, and to nobody else.
 OWN = _policy(stranger=HIDDEN, reader=OK, contributor=HIDDEN, manager=HIDDEN, superuser=HIDDEN)
+# Whoever manages every source of an answer may see what it was made from.
+INSPECT = _policy(stranger=HIDDEN, reader=OK, contributor=HIDDEN, manager=OK, superuser=OK)
 STAFF = _policy(stranger=LOGIN, reader=LOGIN, contributor=LOGIN, manager=LOGIN, superuser=OK)
 SECRET = _policy(
     stranger=HIDDEN,
@@ -255,6 +261,8 @@ API_ROWS: dict[str, Row] = {
     ),
     "api:answer": Row((api("GET", OWN),), target="answer"),
     "api:events": Row((api("GET", OWN),), target="answer"),
+    "api:bundle": Row((api("GET", INSPECT),), target="answer"),
+    "api:replay": Row((api("POST", INSPECT),), target="answer"),
     "api:stop": Row((api("POST", OWN, ok=204),), target="answer"),
     "api:feedback": Row((api("POST", OWN, data=_constant({"rating": "up"})),), target="answer"),
     "api:conversations": Row(
@@ -279,6 +287,24 @@ API_ROWS: dict[str, Row] = {
     "api:messages": Row(
         (api("POST", OWN, ok=202, data=_constant({"content": "And where?"})),),
         target="conversation",
+    ),
+    "openai:models": Row((api("GET", SIGNED_IN),)),
+    "openai:model": Row((api("GET", SIGNED_IN),), path="/v1/models/knowledge"),
+    "openai:completions": Row(
+        (
+            api(
+                "POST",
+                READ,
+                data=lambda w: {
+                    "model": f"knowledge:{w.collection.name}",
+                    "messages": [{"role": "user", "content": "canteen?"}],
+                },
+            ),
+        )
+    ),
+    "openai:not-found": Row(
+        tuple(Call(m, NOTHING) for m in ("GET", "POST", "PUT", "PATCH", "DELETE")),
+        path="/v1/nothing",
     ),
     "api:not-found": Row(
         tuple(Call(m, NOTHING) for m in ("GET", "POST", "PUT", "PATCH", "DELETE")),
@@ -309,6 +335,13 @@ WEB_ROWS: dict[str, Row] = {
     "answer-fragment": Row((page("GET", OWN),), target="answer"),
     "answer-stop": Row((page("POST", OWN, 302),), target="answer"),
     "answer-again": Row((page("POST", OWN, 302),), target="answer"),
+    "answer-bundle": Row((page("GET", INSPECT), page("POST", INSPECT)), target="answer"),
+    "answer-send": Row((page("POST", OWN, 302),), target="answer"),
+    "open-questions": Row((page("GET", MANAGE_UNSEEN),)),
+    "open-question": Row(
+        (page("POST", MANAGE_UNSEEN, 302, data=_constant({"status": "answered"})),),
+        target="open_question",
+    ),
     "answer-feedback": Row(
         (page("GET", OWN), page("POST", OWN, 302, data=_constant({"rating": "up"}))),
         target="answer",
@@ -399,6 +432,8 @@ WEB_ROWS: dict[str, Row] = {
         (page("POST", SIGNED_IN, 200, data=_constant({"name": "script", "days": "30"})),)
     ),
     "account-token-revoke": Row((page("POST", OWN, 302),), target="token"),
+    "retrieval": Row((page("GET", MANAGE_UNSEEN),)),
+    "retrieval-quality": Row((page("GET", SITE),)),
     "embedding-model": Row(
         (
             page("GET", SITE),

@@ -20,7 +20,7 @@ EMBEDDED_VARIABLES = {"HOST"}
 def settings_variables() -> set[str]:
     """Names that the settings ask the environment for."""
     source = (ROOT / "assistant" / "settings.py").read_text(encoding="utf-8")
-    return set(re.findall(r'_(?:text|int|flag|list)\(\s*"([A-Z][A-Z0-9_]+)"', source))
+    return set(re.findall(r'_(?:text|int|flag|list|json)\(\s*"([A-Z][A-Z0-9_]+)"', source))
 
 
 def documented_variables() -> set[str]:

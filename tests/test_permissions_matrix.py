@@ -20,7 +20,7 @@ from django.test import Client
 from django.urls import URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from assistant.chat.models import AnswerStatus, Conversation, Message
+from assistant.chat.models import AnswerStatus, Bundle, Conversation, Message, OpenQuestion
 from assistant.users.models import ApiToken, User
 from ingestion.models import IngestionJob, JobStatus
 from tests.factories import make_collection, make_document, make_user
@@ -65,6 +65,7 @@ class World:
     answer: Any
     token: Any
     batch: UUID
+    open_question: Any
     number: int = 1
 
     @property
@@ -103,9 +104,32 @@ def world(db: None) -> World:
         text="At noon.",
         status=AnswerStatus.DONE,
         finish_reason="stop",
+        sources=[
+            {
+                "number": 1,
+                "document": str(document.pk),
+                "version": str(document.current_version_id),
+                "locator": {"char_start": 0, "char_end": 11},
+                "score": 0.5,
+            }
+        ],
     )
+    Bundle.objects.create(answer=answer, queries=["When?"], rights_hash="0" * 64)
+    open_question = OpenQuestion.objects.create(text="When?", asker=people["reader"])
+    open_question.collections.add(collection)
     token, _ = ApiToken.generate(people["reader"], scopes=["read"])
-    return World(people, collection, document, failed, queued, conversation, answer, token, batch)
+    return World(
+        people,
+        collection,
+        document,
+        failed,
+        queued,
+        conversation,
+        answer,
+        token,
+        batch,
+        open_question,
+    )
 
 
 class Clients:
@@ -223,7 +247,7 @@ def check(
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_the_matrix(name: str, world: World) -> None:
     row, clients = TABLE[name], Clients(world)
-    is_api = name.startswith("api:")
+    is_api = name.startswith(("api:", "openai:"))
     url = address(name, row, world)
     before = fingerprint()
 

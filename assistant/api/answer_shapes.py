@@ -12,13 +12,22 @@ from assistant.api.fields import (
     DocumentReferenceSerializer,
     LocatorSerializer,
 )
-from assistant.api.search import checked_length, collections_field
+from assistant.api.search import (
+    FiltersBody,
+    FiltersField,
+    UnderstoodSerializer,
+    checked_length,
+    collections_field,
+    understand_field,
+)
 from assistant.chat.models import AnswerStatus, Conversation, Feedback, Message
 from assistant.chat.presenting import (
     CitationView,
     SourceView,
     citations_for,
+    searched_for,
     sources_for,
+    support_for,
     text_for,
 )
 from assistant.users.models import User
@@ -34,6 +43,14 @@ def effort_field() -> serializers.ChoiceField:
     )
 
 
+def model_field() -> serializers.CharField:
+    return serializers.CharField(
+        required=False,
+        max_length=200,
+        help_text="The name of one of the site's further models. Default: the site's own.",
+    )
+
+
 class QuestionBody(BodySerializer):
     """A one-shot question."""
 
@@ -41,8 +58,11 @@ class QuestionBody(BodySerializer):
         error_messages=dict.fromkeys(("blank", "required"), "Write a question.")
     )
     collections = collections_field()
+    filters = FiltersField()
+    understand = understand_field()
     stream = serializers.BooleanField(default=False)
     effort = effort_field()
+    model = model_field()
 
     def validate_question(self, value: str) -> str:
         return checked_length(value, name="question")
@@ -54,7 +74,10 @@ class MessageBody(BodySerializer):
     content = serializers.CharField(
         error_messages=dict.fromkeys(("blank", "required"), "Write a question.")
     )
+    filters = FiltersField(help_text="For this question, instead of the conversation's own.")
+    understand = understand_field()
     effort = effort_field()
+    model = model_field()
 
     def validate_content(self, value: str) -> str:
         return checked_length(value, name="question")
@@ -63,6 +86,7 @@ class MessageBody(BodySerializer):
 class ConversationBody(BodySerializer):
     title = serializers.CharField(required=False, allow_blank=True, max_length=200)
     collections = collections_field()
+    filters = FiltersField(help_text="For all its next questions.")
 
 
 class FeedbackBody(BodySerializer):
@@ -84,6 +108,7 @@ class ConversationSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     title = serializers.CharField(allow_blank=True)
     collections = serializers.ListField(child=serializers.UUIDField())
+    filters = FiltersBody()
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 
@@ -136,10 +161,57 @@ class OneShotCitationSerializer(serializers.Serializer[Any]):
     )
 
 
+class SentenceSupportSerializer(serializers.Serializer[Any]):
+    """One sentence of the text and what it stands on."""
+
+    start = serializers.IntegerField()
+    end = serializers.IntegerField()
+    basis = serializers.CharField(
+        help_text="`verified`: a verified citation; `similar`: a sentence of a passage says about"
+        " the same; `none`: nothing was found."
+    )
+    score = serializers.FloatField()
+    number = serializers.IntegerField(allow_null=True)
+
+
+class ConflictSerializer(serializers.Serializer[Any]):
+    """Two sources that give different numbers for one thing."""
+
+    number = serializers.IntegerField()
+    other = serializers.IntegerField()
+    unit = serializers.CharField()
+    values = serializers.ListField(child=serializers.CharField())
+    dated = serializers.ListField(child=serializers.DateField())
+
+
+class SupportSerializer(serializers.Serializer[Any]):
+    """Empty for an answer without text, and where the text is withheld."""
+
+    sentences = SentenceSupportSerializer(many=True, required=False)
+    conflicts = ConflictSerializer(many=True, required=False)
+
+
+class SearchedCollectionSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+
+
+class SearchedSerializer(serializers.Serializer[Any]):
+    """What was looked through; empty where something was found."""
+
+    documents = serializers.IntegerField(required=False)
+    collections = SearchedCollectionSerializer(many=True, required=False)
+    query = serializers.CharField(required=False)
+    filters = FiltersBody(required=False)
+
+
 class OneShotAnswerSerializer(serializers.Serializer[Any]):
     answer = serializers.CharField()
     citations = OneShotCitationSerializer(many=True)
     abstained = serializers.BooleanField()
+    support = SupportSerializer()
+    searched = SearchedSerializer()
+    understood = UnderstoodSerializer()
     finish_reason = serializers.CharField()
     timings_ms = serializers.DictField(child=serializers.FloatField())
     usage = serializers.DictField(child=serializers.IntegerField())
@@ -175,11 +247,25 @@ class AnswerErrorSerializer(serializers.Serializer[Any]):
     detail = serializers.CharField()
 
 
+class NarrowingSerializer(serializers.Serializer[Any]):
+    """Where an answer was looked for: the filters that were chosen, and those its words asked for.
+
+    `understood` is there once it was searched.
+    """
+
+    filters = FiltersBody(required=False)
+    ignored = serializers.ListField(child=serializers.CharField(), required=False)
+    understood = UnderstoodSerializer(required=False)
+
+
 class AnswerSerializer(MessageSerializer):
     conversation = serializers.UUIDField()
     citations = StoredCitationSerializer(many=True)
     sources = StoredSourceSerializer(many=True)
     abstained = serializers.BooleanField()
+    support = SupportSerializer()
+    searched = SearchedSerializer()
+    narrowing = NarrowingSerializer()
     finish_reason = serializers.CharField(allow_blank=True)
     model = serializers.CharField(allow_blank=True)
     usage = serializers.DictField(child=serializers.IntegerField())
@@ -194,6 +280,7 @@ def conversation_json(conversation: Conversation) -> dict[str, Any]:
         "id": str(conversation.pk),
         "title": conversation.title,
         "collections": [str(collection.pk) for collection in conversation.collections.all()],
+        "filters": conversation.filters,
         "created_at": conversation.created_at,
         "updated_at": conversation.updated_at,
     }
@@ -217,8 +304,11 @@ def answer_json(answer: Message, *, user: User) -> dict[str, Any]:
     return message_json(answer, user=user) | {
         "conversation": str(answer.conversation_id),
         "citations": [_citation_json(view) for view in citations_for(answer, user=user)],
-        "sources": [_source_json(view) for view in sources_for(answer, user=user)],
+        "sources": [source_json(view) for view in sources_for(answer, user=user)],
         "abstained": answer.abstained,
+        "support": support_for(answer, user=user),
+        "searched": searched_for(answer, user=user),
+        "narrowing": answer.narrowing,
         "finish_reason": answer.finish_reason,
         "model": answer.model,
         "usage": answer.usage,
@@ -260,7 +350,7 @@ def _citation_json(view: CitationView) -> dict[str, Any]:
     }
 
 
-def _source_json(view: SourceView) -> dict[str, Any]:
+def source_json(view: SourceView) -> dict[str, Any]:
     return {
         "number": view.number,
         "document": _document(view),

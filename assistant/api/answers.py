@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.conf import settings
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
@@ -23,13 +24,16 @@ from assistant.api.answer_shapes import (
     answer_json,
     feedback_json,
 )
+from assistant.api.authentication import token_of
 from assistant.api.base import AsyncAPIView, OwnedViewSet, in_thread
 from assistant.api.problems import problem_of
 from assistant.api.schema import operation
+from assistant.api.search import ignored_of
 from assistant.api.streaming import event_stream
-from assistant.chat import actions, stream
+from assistant.chat import actions, choosing, queueing, stream
 from assistant.chat.answering import answer_once
 from assistant.chat.events import (
+    PING,
     CitationFound,
     Delta,
     Done,
@@ -39,15 +43,17 @@ from assistant.chat.events import (
     encode,
 )
 from assistant.chat.models import Message
+from assistant.chat.watching import with_heartbeat
 from assistant.documents.models import Collection
 from inference.types import EngineError
 
 _TAGS = ["answers"]
 _EVENTS = (
     "Server-sent events; `data` is JSON and `id` a growing number. `status` {stage,"
-    " queue_position?}, `sources` {passages: [{number, document, text, locator, score}]}, `delta`"
-    " {text}, `citation` {number, quote, verified, locator}, then `done` {answer_id,"
-    " finish_reason, usage, timings_ms, abstained} or `error` {code, detail, retryable}."
+    " queue_position?}, `sources` {passages: [{number, document, text, locator, score}],"
+    " understood}, `delta` {text}, `citation` {number, quote, verified, locator}, then `done`"
+    " {answer_id, finish_reason, usage, timings_ms, abstained} or `error` {code, detail,"
+    " retryable}."
 )
 
 
@@ -61,7 +67,7 @@ class AnswersView(AsyncAPIView):
             (200, "application/json"): OneShotAnswerSerializer,
             (200, "text/event-stream"): OpenApiTypes.STR,
         },
-        errors=[400, 404, 413, 415, 502],
+        errors=[400, 404, 413, 415, 429, 502],
         example={"question": "How many days of leave do I have?", "effort": "low"},
         tags=_TAGS,
     )
@@ -78,11 +84,18 @@ class AnswersView(AsyncAPIView):
             # Before the first byte: a stream that has begun cannot become a 404.
             await in_thread(self._check_readable, collections)
         question = await in_thread(actions.check_question, sent["question"])
+        choice = await in_thread(choosing.chosen, self.person, sent.get("model", ""))
+        asker = await in_thread(queueing.Asker.of, self.person, token_of(request))
+        ticket = await queueing.take_place(asker)
         produced = answer_once(
             question=question,
             user=self.person,
             collections=collections,
+            filters=sent.get("filters"),
+            ignored=ignored_of(sent),
             effort=sent.get("effort"),
+            choice=choice,
+            ticket=ticket,
         )
         if sent["stream"]:
             return event_stream(_frames(produced))
@@ -97,9 +110,12 @@ class AnswersView(AsyncAPIView):
 async def _frames(produced: AsyncGenerator[Event, None]) -> AsyncIterator[str]:
     """The events as they come. What goes wrong becomes the last event: the status is long sent."""
     number = 0
-    async with aclosing(produced):
+    async with aclosing(with_heartbeat(produced, seconds=settings.HEARTBEAT_SECONDS)) as events:
         try:
-            async for event in produced:
+            async for event in events:
+                if event is None:
+                    yield PING
+                    continue
                 number += 1
                 yield encode(event, number)
         except Exception as error:  # noqa: BLE001 - told to the reader, without its inside
@@ -115,12 +131,14 @@ async def _collect(produced: AsyncGenerator[Event, None]) -> dict[str, Any]:
     text: list[str] = []
     documents: dict[int, Any] = {}
     citations: list[dict[str, Any]] = []
+    understood: dict[str, Any] = {}
     async with aclosing(produced):
         async for event in produced:
             if isinstance(event, Delta):
                 text.append(event.text)
             elif isinstance(event, Sources):
                 documents = {p["number"]: p["document"] for p in event.passages}
+                understood = event.understood
             elif isinstance(event, CitationFound):
                 citations.append(
                     {
@@ -138,6 +156,9 @@ async def _collect(produced: AsyncGenerator[Event, None]) -> dict[str, Any]:
                     "answer": "".join(text),
                     "citations": citations,
                     "abstained": event.abstained,
+                    "support": event.support or {},
+                    "searched": event.searched or {},
+                    "understood": understood,
                     "finish_reason": event.finish_reason,
                     "timings_ms": event.timings_ms,
                     "usage": event.usage,

@@ -48,6 +48,11 @@ class TokenAuthentication(authentication.BaseAuthentication):
         return 'Bearer realm="api"'
 
 
+def token_of(request: Request) -> ApiToken | None:
+    """The token that stands for the caller, None for a browser's session."""
+    return request.auth if isinstance(request.auth, ApiToken) else None
+
+
 class SessionAuthentication(authentication.SessionAuthentication):
     """The browser's session cookie, with CSRF checked on every unsafe method."""
 

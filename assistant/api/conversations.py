@@ -20,8 +20,10 @@ from assistant.api.answer_shapes import (
     conversation_json,
     message_json,
 )
+from assistant.api.authentication import token_of
 from assistant.api.base import OwnedViewSet, page_of
 from assistant.api.schema import operation
+from assistant.api.search import ignored_of
 from assistant.chat import actions
 from assistant.chat.models import Conversation
 
@@ -61,6 +63,7 @@ class ConversationViewSet(OwnedViewSet):
         conversation = actions.create_conversation(
             user=self.person,
             collections=body.validated_data.get("collections") or [],
+            filters=body.validated_data.get("filters"),
             title=body.validated_data.get("title", ""),
         )
         return Response(conversation_json(conversation), status=status.HTTP_201_CREATED)
@@ -97,6 +100,8 @@ class ConversationViewSet(OwnedViewSet):
                 actions.rename_conversation(conversation, title=sent["title"], user=self.person)
             if "collections" in sent:
                 actions.set_collections(conversation, sent["collections"] or [], user=self.person)
+            if "filters" in sent:
+                actions.set_filters(conversation, sent["filters"] or {})
         return Response(conversation_json(self.get_object()))
 
     @operation("delete_conversation", responses={204: None}, errors=[404], tags=_TAGS)
@@ -118,7 +123,7 @@ class ConversationViewSet(OwnedViewSet):
             )
         ],
         responses={202: AskedSerializer},
-        errors=[400, 404, 409, 413, 415],
+        errors=[400, 404, 409, 413, 415, 429],
         example={"content": "How many days of leave do I have?"},
         tags=_TAGS,
     )
@@ -132,7 +137,11 @@ class ConversationViewSet(OwnedViewSet):
             content=body.validated_data["content"],
             user=self.person,
             effort=body.validated_data.get("effort", ""),
+            model=body.validated_data.get("model", ""),
+            filters=body.validated_data.get("filters"),
+            ignored=ignored_of(body.validated_data),
             idempotency_key=_idempotency_key(request),
+            token=token_of(request),
         )
         return Response(
             {

@@ -54,6 +54,10 @@ _INGESTION_STATUS: Final[Mapping[str, int]] = {
     "storage": status.HTTP_503_SERVICE_UNAVAILABLE,
     "internal": status.HTTP_500_INTERNAL_SERVER_ERROR,
 }
+_REFUSED_STATUS: Final[Mapping[str, int]] = {
+    "llm_overloaded": status.HTTP_503_SERVICE_UNAVAILABLE,
+    "limit_reached": status.HTTP_429_TOO_MANY_REQUESTS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,12 @@ def _unavailable(detail: str, code: str = "unavailable") -> Problem:
     )
 
 
+def _come_again(code: str, detail: str, seconds: int | None) -> Problem:
+    """There is no place in the line for the model, or the caller has used what is allowed."""
+    headers = {"Retry-After": str(seconds or RETRY_AFTER_SECONDS)}
+    return Problem(_REFUSED_STATUS[code], detail, code=code, headers=headers)
+
+
 def _from_rest(error: exceptions.APIException) -> Problem:
     headers: dict[str, str] = {}
     if challenge := getattr(error, "auth_header", None):
@@ -178,6 +188,10 @@ def _from_validation(error: ValidationError) -> Problem:
     code = getattr(error, "code", None) or next(
         (inner.code for inner in getattr(error, "error_list", []) if inner.code), None
     )
+    if isinstance(code, str) and code in _REFUSED_STATUS:
+        params = getattr(error, "params", None) or {}
+        wait = params.get("retry_after")
+        return _come_again(code, " ".join(error.messages), wait)
     if code == "busy":
         return Problem(status.HTTP_409_CONFLICT, " ".join(error.messages), code="busy")
     if hasattr(error, "error_dict"):
@@ -200,6 +214,8 @@ def _from_ingestion(error: IngestionError) -> Problem:
 
 
 def _from_engine(error: EngineError) -> Problem:
+    if error.code in _REFUSED_STATUS:
+        return _come_again(error.code, error.detail, error.retry_after)
     if error.retryable:
         return _unavailable(error.detail, error.code)
     return Problem(status.HTTP_502_BAD_GATEWAY, error.detail, code=error.code)

@@ -38,6 +38,7 @@ _WORDS: Final[Mapping[int, str]] = {
     413: "Larger than allowed.",
     415: "The body, or the uploaded file, is of a type that cannot be read.",
     422: "The uploaded file cannot be taken; `detail` says why and what to do.",
+    429: "A limit of the caller is used up; `Retry-After` says when to ask again.",
     502: "A model server refused the request.",
     503: "A part of the system does not answer; `Retry-After` says when to try again.",
 }

@@ -7,6 +7,7 @@ from django.urls import URLPattern, path, re_path
 from assistant.api import problems
 from assistant.api.answers import AnswerEventsView, AnswersView, AnswerViewSet
 from assistant.api.batches import BatchViewSet, CancelDocumentsView, RetryDocumentsView
+from assistant.api.bundles import BundleView, ReplayView
 from assistant.api.collections import CollectionViewSet
 from assistant.api.conversations import ConversationViewSet
 from assistant.api.documents import DocumentViewSet
@@ -95,6 +96,8 @@ urlpatterns: list[URLPattern] = [
     path("v1/answers/", AnswersView.as_view(), name="answers"),
     path("v1/answers/<uuid:pk>/", AnswerViewSet.as_view({"get": "retrieve"}), name="answer"),
     path("v1/answers/<uuid:pk>/events", AnswerEventsView.as_view(), name="events"),
+    path("v1/answers/<uuid:pk>/bundle", BundleView.as_view(), name="bundle"),
+    path("v1/answers/<uuid:pk>/replay", ReplayView.as_view(), name="replay"),
     path("v1/answers/<uuid:pk>/stop", AnswerViewSet.as_view({"post": "stop"}), name="stop"),
     path(
         "v1/answers/<uuid:pk>/feedback",

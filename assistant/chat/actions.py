@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -13,20 +14,31 @@ from django.db.models import Max
 from django.utils import timezone
 
 from assistant.audit.models import record
-from assistant.chat import stream
+from assistant.chat import choosing, queueing, stream
 from assistant.chat.models import AnswerStatus, Conversation, Feedback, Message
 from assistant.chat.recording import UNFINISHED
 from assistant.chat.running import start
 from assistant.documents.models import Collection
-from assistant.users.models import User
+from assistant.retrieval.filters import check
+from assistant.users.models import ApiToken, User
+from inference.types import EngineError
 
 
 def create_conversation(
-    *, user: User, collections: Sequence[UUID] = (), title: str = ""
+    *,
+    user: User,
+    collections: Sequence[UUID] = (),
+    filters: Mapping[str, Any] | None = None,
+    title: str = "",
 ) -> Conversation:
-    """Raises Collection.DoesNotExist when one of ``collections`` is absent or hidden."""
+    """Raises Collection.DoesNotExist when one of ``collections`` is absent or hidden, and
+    ValidationError for a bad filter.
+    """
+    check(filters or {})
     with transaction.atomic():
-        conversation = Conversation.objects.create(user=user, title=title[:200])
+        conversation = Conversation.objects.create(
+            user=user, title=title[:200], filters=filters or {}
+        )
         set_collections(conversation, collections, user=user)
         record(user, "conversation.create", conversation)
     return conversation
@@ -38,6 +50,13 @@ def set_collections(conversation: Conversation, ids: Sequence[UUID], *, user: Us
     if len(chosen) != len(set(ids)):
         raise Collection.DoesNotExist
     conversation.collections.set(chosen)
+
+
+def set_filters(conversation: Conversation, filters: Mapping[str, Any]) -> None:
+    """Narrow the next questions to these; none means no filter. Raises ValidationError."""
+    check(filters)
+    conversation.filters = dict(filters)
+    conversation.save(update_fields=["filters"])
 
 
 def rename_conversation(conversation: Conversation, *, title: str, user: User) -> None:
@@ -80,15 +99,26 @@ def ask(
     content: str,
     user: User,
     effort: str = "",
+    model: str = "",
+    filters: Mapping[str, Any] | None = None,
+    ignored: Sequence[str] = (),
     idempotency_key: str | None = None,
+    token: ApiToken | None = None,
 ) -> tuple[Message, Message]:
     """Store a question and its PENDING answer, and start answering after the commit.
 
     With the idempotency key of an earlier question, that question and its answer are returned.
+    ``filters`` narrow this question instead of the conversation's own; ``ignored`` are fields
+    that its words may not narrow.
 
-    Raises ValidationError: ``empty``, ``too_long``, or ``busy`` while an answer is being written.
+    ``model`` is the name of one to choose from, empty for the site's own.
+
+    Raises ValidationError: ``empty``, ``too_long``, ``unknown_model``, ``busy`` while an answer is
+    being written, ``llm_overloaded`` or ``limit_reached`` when there is no place in the line.
     """
     question_text = check_question(content)
+    check(filters or {})
+    choice = choosing.chosen(user, model)
     if idempotency_key and (earlier := _earlier(conversation, idempotency_key)):
         return earlier
     try:
@@ -106,11 +136,17 @@ def ask(
                 idempotency_key=idempotency_key or None,
             )
             answer = Message.objects.create(
+                pk=_place_in_line(user, token),
                 conversation=locked,
                 role=Message.Role.ANSWER,
                 ordinal=last + 2,
                 status=AnswerStatus.PENDING,
                 effort=effort,
+                model=choice.name if choice else "",  # until it is written: what was chosen
+                narrowing={
+                    "filters": dict(locked.filters if filters is None else filters),
+                    "ignored": list(ignored),
+                },
             )
             locked.title = locked.title or _title(question_text)
             locked.updated_at = timezone.now()
@@ -122,6 +158,18 @@ def ask(
             return earlier
         raise
     return question, answer
+
+
+def _place_in_line(user: User, token: ApiToken | None) -> UUID:
+    """The id of the answer to come, which holds its place. Raises ValidationError."""
+    answer_id = uuid4()
+    try:
+        queueing.reserve(answer_id, queueing.Asker.of(user, token))
+    except EngineError as error:
+        raise ValidationError(
+            error.detail, code=error.code, params={"retry_after": error.retry_after}
+        ) from error
+    return answer_id
 
 
 def _earlier(conversation: Conversation, key: str) -> tuple[Message, Message] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from time import perf_counter
 from typing import Any
@@ -18,18 +18,31 @@ from uuid import UUID
 from django.conf import settings
 
 from assistant import engines
-from assistant.chat import recording, rights
-from assistant.chat.citing import Marker, MarkerParser, bind
-from assistant.chat.events import CitationFound, Delta, Done, Event, Failed, Sources, Status
+from assistant.chat import fitting, queueing, recording, rights, watching
+from assistant.chat.abstaining import abstain
+from assistant.chat.event_store import RedisLost
+from assistant.chat.events import (
+    Delta,
+    Done,
+    Event,
+    Failed,
+    Sources,
+    Status,
+    is_last,
+)
 from assistant.chat.rewriting import standalone_query
-from assistant.chat.stream import EventLog, RedisLost
+from assistant.chat.stream import EventLog
+from assistant.chat.support import support_of
 from assistant.chat.turn import Turn
+from assistant.chat.watching import watched
+from assistant.chat.writing import Writer
 from assistant.permissions.policy import AnyUser
-from assistant.retrieval import Passage, asearch
-from inference.prompts import NO_ANSWER, is_no_answer, prompt_digest, render_answer_prompt
+from assistant.retrieval import Passage
+from assistant.retrieval.understanding import as_json, asearch_understanding
+from inference.prompts import NO_ANSWER, is_no_answer, render_answer_prompt
 from inference.types import (
+    ChatMessage,
     Effort,
-    EngineError,
     Finished,
     GenerationRequest,
     SourceText,
@@ -49,39 +62,50 @@ async def produce(turn: Turn) -> AsyncGenerator[Event, None]:
     model server.
     """
     started = perf_counter()
-    llm = engines.llm()
+    llm = engines.chosen_llm(turn.choice) if turn.choice else engines.llm()
     turn.model = llm.model
     yield Status("searching")
-    turn.query = await standalone_query(turn.question, turn.history, llm=llm)
-    found = await asearch(
+    turn.query = await standalone_query(turn.question, turn.history, llm=engines.small_llm())
+    found, turn.understood = await asearch_understanding(
         turn.query,
         user=turn.user,
+        question=turn.question,
+        ignored=turn.ignored,
         collections=turn.collections,
+        filters=turn.filters,
         limit=PASSAGES,
         budget=settings.SOURCE_TOKEN_BUDGET,
     )
     turn.passages = found.passages
     turn.timings_ms.update(found.timings_ms, retrieval=_ms(started))
-    yield Sources([_source_json(n, p) for n, p in enumerate(turn.passages, start=1)])
-    if not turn.passages:
-        turn.text = await rights.nothing_found(turn.user, turn.collections)
-        yield Delta(turn.text)
-        yield Done(_id(turn), "stop", timings_ms=turn.timings_ms, abstained=True)
+    yield Sources(
+        [_source_json(n, p) for n, p in enumerate(turn.passages, start=1)],
+        as_json(turn.understood),
+    )
+    if not turn.passages or found.relevance < found.threshold:
+        yield Delta(await abstain(turn))
+        yield Done(
+            _id(turn),
+            "stop",
+            timings_ms=turn.timings_ms,
+            abstained=True,
+            searched=turn.searched,
+        )
         return
     yield Status("writing")
-    request = _request(turn)
-    turn.prompt_digest = prompt_digest(request.messages)
     finished: Finished | None = None
     opening: str | None = ""
-    parser = MarkerParser(frozenset(range(1, len(turn.passages) + 1)))
-    async with aclosing(llm.stream(request)) as upstream:
+    writer = Writer(turn)
+    async with aclosing(fitting.written(turn, llm, _request)) as upstream:
         async for event in upstream:
             if isinstance(event, TextDelta):
                 opening, text = _after_opening(opening, event.text)
                 if text and "first_token" not in turn.timings_ms:
                     turn.timings_ms["first_token"] = _ms(started)
-                for shown in _shown(turn, parser.feed(text)):
+                for shown in writer.feed(text):
                     yield shown
+            elif isinstance(event, Status):
+                yield event
             elif isinstance(event, Finished):
                 finished = event
             elif isinstance(event, Thinking) and "thinking" not in turn.timings_ms:
@@ -90,13 +114,16 @@ async def produce(turn: Turn) -> AsyncGenerator[Event, None]:
     assert finished is not None
     no_answer = opening is not None and is_no_answer(opening)
     if opening and not no_answer:
-        for shown in _shown(turn, parser.feed(opening)):
+        for shown in writer.feed(opening):
             yield shown
-    for shown in _shown(turn, parser.finish()):
+    for shown in writer.finish():
         yield shown
+    written = perf_counter()
     if no_answer:
-        turn.text = await rights.nothing_found(turn.user, turn.collections)
-        yield Delta(turn.text)
+        yield Delta(await abstain(turn))
+    else:
+        turn.support = await support_of(turn.text, turn.citations, turn.passages)
+        turn.timings_ms["support"] = _ms(written)
     turn.timings_ms["total"] = _ms(started)
     yield Done(
         _id(turn),
@@ -106,7 +133,9 @@ async def produce(turn: Turn) -> AsyncGenerator[Event, None]:
             "completion_tokens": finished.usage.completion_tokens,
         },
         timings_ms=turn.timings_ms,
-        abstained=finished.abstained or no_answer,
+        abstained=no_answer,
+        support=turn.support or None,
+        searched=turn.searched or None,
     )
 
 
@@ -124,45 +153,23 @@ def _after_opening(opening: str | None, text: str) -> tuple[str | None, str]:
     return None, held
 
 
-def _request(turn: Turn) -> GenerationRequest:
+def _request(turn: Turn, size: fitting.Size) -> GenerationRequest:
     sources = tuple(
         SourceText(n, p.title, p.text, p.locator.heading_path)
-        for n, p in enumerate(turn.passages, start=1)
+        for n, p in enumerate(turn.passages[: size.passages], start=1)
     )
-    return GenerationRequest(
-        messages=render_answer_prompt(turn.question, sources, history=turn.history),
+    history = turn.history[len(turn.history) - size.messages :]
+    turn.request = GenerationRequest(
+        messages=render_answer_prompt(turn.question, sources, history=history, wishes=turn.wishes),
         question=turn.query,
         sources=sources,
-        max_tokens=settings.LLM_MAX_TOKENS,
+        max_tokens=size.max_tokens,
         effort=turn.effort or engines.default_effort(),
+        temperature=turn.temperature,
         cache_salt=rights.cache_salt(turn.user),
+        affinity=turn.affinity,
     )
-
-
-def _shown(turn: Turn, pieces: Iterable[str | Marker]) -> Iterator[Event]:
-    """The events for pieces of text and for markers, which are text too: ``[n]``."""
-    for piece in pieces:
-        text = piece if isinstance(piece, str) else f"[{piece.number}]"
-        turn.text += text
-        yield Delta(text)
-        if isinstance(piece, Marker) and (citation := _citation(turn, piece)):
-            turn.citations.append(citation)
-            yield citation
-
-
-def _citation(turn: Turn, marker: Marker) -> CitationFound | None:
-    passage = turn.passages[marker.number - 1]
-    quote = bind(marker.claim, passage.text)
-    if quote is None:
-        return None
-    return CitationFound(
-        number=marker.number,
-        quote=quote.text,
-        verified=quote.verified,
-        locator=passage.locate(quote.span.start, quote.span.end).to_json(),
-        document_id=str(passage.document_id),
-        version_id=str(passage.version_id),
-    )
+    return turn.request
 
 
 def _source_json(number: int, passage: Passage) -> dict[str, Any]:
@@ -206,64 +213,29 @@ async def generate(answer_id: UUID) -> None:
     if turn is None:
         return
     events = EventLog(answer_id)
-    work = asyncio.create_task(_write(turn, events))
-    watch = asyncio.create_task(_until_ended(turn, events))
     try:
-        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-        last = work.result() if work.done() else watch.result()
+        last = await _write(turn, events)
     except asyncio.CancelledError:
-        last = Failed("interrupted", "The server was restarted while answering.", retryable=True)
+        last = watching.RESTARTED
     except Exception:
         log.exception("answer %s failed", answer_id)
         last = Failed("internal", "Something went wrong while answering.", retryable=True)
-    # Libraries can swallow a cancellation that meets the end of what they wait for, so the tasks
-    # look at the flag too, and nothing waits for them without a limit.
-    turn.is_over = True
-    for task in (work, watch):
-        task.cancel()
-    await asyncio.wait({work, watch}, timeout=5)
     await asyncio.shield(_end(turn, events, last))
 
 
 async def _write(turn: Turn, events: EventLog) -> Event:
-    """Everything ``produce`` yields goes to the log, except the last event, which is returned."""
+    """Everything up to the last event goes to the log; the last one is returned."""
     try:
-        async with aclosing(produce(turn)) as produced:
+        async with aclosing(watched(turn, queueing.admitted(turn, produce))) as produced:
             async for event in produced:
-                if isinstance(event, Done):
+                if is_last(event):
                     return event
-                await events.append(event)
-                if turn.is_over:
-                    break
-    except EngineError as error:
-        return Failed(error.code, error.detail, retryable=error.retryable)
+                events.append(event)
     except RedisLost:
         return Failed(
             "broker_lost", "The connection to the event store broke. Ask again.", retryable=True
         )
-    return Done(_id(turn), "stopped", timings_ms=turn.timings_ms)
-
-
-async def _until_ended(turn: Turn, events: EventLog) -> Event:
-    """Returns when the answer must end early, with the event that says why."""
-    deadline = perf_counter() + settings.ANSWER_DEADLINE_SECONDS
-    next_check = perf_counter() + rights.RECHECK_SECONDS
-    while not turn.is_over:
-        await asyncio.sleep(0.25)
-        await events.keep_alive()
-        if await events.stop_requested():
-            return Done(_id(turn), "stopped", timings_ms=turn.timings_ms)
-        if perf_counter() > deadline:
-            return Failed("deadline", "The answer took too long and was ended.", retryable=True)
-        if perf_counter() > next_check:
-            next_check = perf_counter() + rights.RECHECK_SECONDS
-            if not await rights.still_allowed(turn.user, turn.passages):
-                return Failed(
-                    "revoked",
-                    "Your access to a source of this answer was withdrawn, so it was stopped.",
-                    retryable=False,
-                )
-    return Done(_id(turn), "stopped", timings_ms=turn.timings_ms)
+    raise AssertionError("an answer ended without its last event")
 
 
 async def _end(turn: Turn, events: EventLog, last: Event) -> None:
@@ -272,28 +244,47 @@ async def _end(turn: Turn, events: EventLog, last: Event) -> None:
     await recording.finish(turn, last)
     try:
         if isinstance(last, Failed) and last.code == "revoked":
-            await events.forget()
-        await events.append(last)
+            events.forget()
+        events.append(last)
         await events.close()
     except RedisLost:
         log.warning("the last event of %s is in the database only", turn.answer_id)
 
 
-async def answer_once(
+def answer_once(
     *,
     question: str,
     user: AnyUser,
     collections: Sequence[UUID] | None = None,
+    filters: Mapping[str, Any] | None = None,
+    ignored: Sequence[str] = (),
     effort: Effort | None = None,
+    choice: engines.ModelChoice | None = None,
+    history: Sequence[ChatMessage] = (),
+    wishes: str = "",
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    ticket: UUID | None = None,
 ) -> AsyncGenerator[Event, None]:
     """One answer for a caller who waits for it; nothing is stored.
 
+    ``choice`` is from ``choosing.chosen``.
+    ``wishes`` are the caller's own, about form and language. ``ticket`` is from
+    ``queueing.take_place``; without one it takes its place in the line itself.
     Ends with Done or Failed. Closing it ends the request to the model server.
     """
-    turn = Turn(question=question, user=user, collections=collections, effort=effort)
-    try:
-        async with aclosing(produce(turn)) as produced:
-            async for event in produced:
-                yield event
-    except EngineError as error:
-        yield Failed(error.code, error.detail, retryable=error.retryable)
+    turn = Turn(
+        question=question,
+        user=user,
+        collections=collections,
+        filters=filters,
+        ignored=ignored,
+        effort=effort,
+        choice=choice,
+        history=history,
+        wishes=wishes,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        ticket=ticket,
+    )
+    return watched(turn, queueing.admitted(turn, produce))

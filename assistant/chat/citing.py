@@ -7,21 +7,25 @@ counts as verified only when words from the stored text stand behind the sentenc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from assistant.chat.quoting import Span, find_quote, sentences, words
+from assistant.chat.claims import adds, differs, without_bullet
+from assistant.chat.quoting import Span, find_quote, sentences
+from inference.extractive import terms
 
 # What may still become a marker when the next delta comes; longer text is no marker.
 _OPEN = re.compile(r"[\[［【][^\[\]［］【】\n]{0,40}$")
-_MARKER = re.compile(
-    r"[\[［]\s*(?P<plain>\d{1,3}(?:\s*[,;，]\s*\d{1,3})*)\s*[\]］]"
-    r"|【\s*(?P<harmony>\d{1,3})\s*(?:†[^【】\n]{0,40})?】"
+MARKER = re.compile(
+    r"[\[［]\s*\^?(?P<plain>\d{1,3}(?:\s*[,;，–-]\s*\d{1,3})*)\s*[\]］]"
+    r"|【\s*(?P<harmony>\d{1,6})\s*(?:†[^【】\n]{0,40})?】"
 )
 _QUOTED = re.compile(r"[\"“„«]([^\"”“»\n]{12,400})[\"”“»]")
-_CLOSING = frozenset(".!?。！？")
-# Share of a claim's weight that the quoted words must cover.
-SUPPORT = 0.5
+# Share of the weight of a claim's words that the quote must have; see benchmarks/citations.py.
+SUPPORT = 0.6
+# Of the sentences that cover a claim best, so many are looked at.
+CANDIDATES = 3
+MIN_VERBATIM_CHARACTERS = 12
 MAX_QUOTE_CHARACTERS = 400
 
 
@@ -68,7 +72,7 @@ class MarkerParser:
 
     def _split(self, text: str) -> Iterator[str | Marker]:
         position = 0
-        for match in _MARKER.finditer(text):
+        for match in MARKER.finditer(text):
             before = text[position : match.start()]
             if before:
                 yield self._plain(before)
@@ -81,9 +85,8 @@ class MarkerParser:
             yield self._plain(rest)
 
     def _markers(self, match: re.Match[str]) -> Iterator[Marker]:
-        numbers = match["harmony"] or match["plain"]
         claim = _last_sentence(self._claim)
-        for number in dict.fromkeys(int(part) for part in re.findall(r"\d+", numbers)):
+        for number in dict.fromkeys(_numbers(match["harmony"] or match["plain"])):
             if number in self.known:
                 yield Marker(number, claim)
 
@@ -97,37 +100,62 @@ class MarkerParser:
         return self._ticks % 2 == 1
 
 
+def _numbers(written: str) -> Iterator[int]:
+    """``1, 3-5`` is 1, 3, 4 and 5."""
+    for match in re.finditer(r"(\d+)(?:\s*[–-]\s*(\d+))?", written):
+        yield from range(int(match[1]), int(match[2] or match[1]) + 1)
+
+
 def _last_sentence(text: str) -> str:
     """The sentence that a marker at the end of ``text`` stands behind."""
     found = sentences(text)
     return text[found[-1].start : found[-1].end] if found else ""
 
 
-def bind(claim: str, source: str) -> Quote | None:
+def bind(claim: str, source: str, *, about: str = "") -> Quote | None:
     """The words of ``source`` that stand behind ``claim``; None when it has no words at all.
 
-    A sentence that stands in the source, or a quotation in the claim that does, is the quote.
-    Otherwise it is the sentence, or two neighbours, that cover most of the claim's words, weighted
-    by rarity in the source; with less than SUPPORT of the weight it is not verified.
+    A quotation in the claim must stand in the source, each of them. A sentence that does is its own
+    quote; otherwise the quote is the sentence, or two neighbours, that cover most of the claim's
+    words, weighted by rarity in the source. It is verified with at least SUPPORT of the weight and
+    nothing in it that differs, see ``claims``. ``about`` is the source's title and headings.
     """
-    for candidate in (claim, *_QUOTED.findall(claim)):
-        cleaned = candidate.strip().strip("-*•> ").strip()
-        span = find_quote(source, cleaned) if len(cleaned) >= 12 else None
-        if span is not None:
-            closed = source[span.end : span.end + 1] in _CLOSING
-            return _quote(source, Span(span.start, span.end + closed), verified=True)
-    return _best_sentences(claim, source)
-
-
-def _best_sentences(claim: str, source: str) -> Quote | None:
+    claim = without_bullet(claim)
     spans = sentences(source)
     if not spans:
         return None
-    bags = [set(words(source[span.start : span.end])) for span in spans]
-    wanted = set(words(claim))
+    if quotations := _QUOTED.findall(claim):
+        found = [find_quote(source, words.strip(" .,;:!?")) for words in quotations]
+        first = found[0]
+        if first is not None and None not in found:
+            quote = _whole(first, spans)
+            around = _QUOTED.sub(" ", claim)
+            is_same = not adds(around, source[quote.start : quote.end], about=about)
+            return _quote(source, quote, verified=is_same)
+        return _best_sentences(claim, source, spans, about=about, may_verify=False)
+    span = find_quote(source, claim) if len(claim) >= MIN_VERBATIM_CHARACTERS else None
+    if span is not None:
+        whole = _whole(span, spans)
+        is_same = not differs(claim, source[whole.start : whole.end], about=about)
+        return _quote(source, whole, verified=is_same)
+    return _best_sentences(claim, source, spans, about=about)
+
+
+def _whole(span: Span, spans: Sequence[Span]) -> Span:
+    """``span`` with the rest of its sentences, so that their conditions are read with it."""
+    touched = [each for each in spans if each.start < span.end and span.start < each.end]
+    whole = Span(min(span.start, touched[0].start), max(span.end, touched[-1].end))
+    return whole if whole.end - whole.start <= MAX_QUOTE_CHARACTERS else span
+
+
+def _best_sentences(
+    claim: str, source: str, spans: Sequence[Span], *, about: str, may_verify: bool = True
+) -> Quote:
+    bags = [set(terms(source[span.start : span.end])) for span in spans]
+    wanted = set(terms(claim))
     weights = {word: 1 / (1 + sum(word in bag for bag in bags)) for word in wanted}
     total = sum(weights.values())
-    best, best_score = spans[0], 0.0
+    found: list[tuple[float, Span]] = []
     for i, bag in enumerate(bags):
         for last in (i, i + 1):
             if last >= len(spans):
@@ -135,9 +163,15 @@ def _best_sentences(claim: str, source: str) -> Quote | None:
             covered = wanted & (bag | bags[last])
             # Two sentences must earn their length.
             score = sum(weights[word] for word in covered) * (1.0 if last == i else 0.85)
-            if score > best_score:
-                best, best_score = Span(spans[i].start, spans[last].end), score
-    return _quote(source, best, verified=total > 0 and best_score / total >= SUPPORT)
+            found.append((score / total if total else 0.0, Span(spans[i].start, spans[last].end)))
+    found.sort(key=lambda each: (-each[0], each[1].start))
+    for score, span in found[:CANDIDATES] if may_verify else ():
+        if score < SUPPORT:
+            break
+        quote = _quote(source, span, verified=True)
+        if not differs(claim, quote.text, about=about):
+            return quote
+    return _quote(source, found[0][1], verified=False)
 
 
 def _quote(source: str, span: Span, *, verified: bool) -> Quote:

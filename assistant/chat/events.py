@@ -6,13 +6,13 @@ The model's reasoning is in none of them, and nothing a document says can make o
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, get_args
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is going on before the first word: ``searching``, ``reading`` or ``writing``."""
+    """What is going on before the first word, such as ``searching`` or ``writing``."""
 
     name: ClassVar[str] = "status"
     stage: str
@@ -21,10 +21,14 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The numbered passages offered to the model; ``passages`` as in the API contract."""
+    """The numbered passages offered to the model; ``passages`` as in the API contract.
+
+    ``understood`` is what the words of the question narrowed, as ``understanding.as_json`` has it.
+    """
 
     name: ClassVar[str] = "sources"
     passages: list[dict[str, Any]]
+    understood: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,11 @@ class CitationFound:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The answer is complete, or was stopped (``finish_reason`` ``stopped``)."""
+    """The answer is complete, or was stopped (``finish_reason`` ``stopped``).
+
+    ``support`` is what each sentence stands on, see ``support.support_of``; ``searched`` is what
+    was looked through when nothing was found, see ``abstaining.Searched``.
+    """
 
     name: ClassVar[str] = "done"
     answer_id: str | None
@@ -58,6 +66,8 @@ class Done:
     usage: dict[str, int] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
     abstained: bool = False
+    support: dict[str, Any] | None = None
+    searched: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +81,31 @@ class Failed:
 
 
 Event = Status | Sources | Delta | CitationFound | Done | Failed
-_BY_NAME: dict[str, type[Any]] = {
-    kind.name: kind for kind in (Status, Sources, Delta, CitationFound, Done, Failed)
-}
 
+_FIELDS = {kind: tuple(each.name for each in fields(kind)) for kind in get_args(Event)}
+LAST = frozenset({Done.name, Failed.name})
 PING = ": ping\n\n"
+# Told to readers when their web process goes: their browser comes back to another one.
+COME_BACK = "retry: 1000\n\n"
 
 
 def is_last(event: Event) -> bool:
-    return isinstance(event, Done | Failed)
+    return event.name in LAST
+
+
+# ``json.dumps`` with options makes an encoder for every call.
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def to_json(event: Event) -> str:
-    data = {key: value for key, value in asdict(event).items() if value is not None}
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-
-
-def from_json(name: str, data: str) -> Event:
-    """Raises KeyError or TypeError for anything ``to_json`` did not write."""
-    event: Event = _BY_NAME[name](**json.loads(data))
-    return event
+    values = ((name, getattr(event, name)) for name in _FIELDS[type(event)])
+    return _encoder.encode({name: value for name, value in values if value is not None})
 
 
 def encode(event: Event, number: int) -> str:
+    return frame(number, event.name, to_json(event))
+
+
+def frame(number: int, name: str, data: str) -> str:
     """One server-sent event. JSON has no raw line breaks, so data is one line."""
-    return f"id: {number}\nevent: {event.name}\ndata: {to_json(event)}\n\n"
+    return f"id: {number}\nevent: {name}\ndata: {data}\n\n"

@@ -4,16 +4,21 @@ import uuid
 from typing import ClassVar
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from assistant.documents.models import Collection, Document, DocumentVersion
+from assistant.permissions.policy import AnyUser, collections_with_role
 from assistant.permissions.querysets import OwnedQuerySet
+from assistant.permissions.roles import Role
 from assistant.users.models import User
 
 
 class Conversation(models.Model):
-    """A thread of one person. Without ``collections`` it asks all that person may read."""
+    """A thread of one person. Without ``collections`` it asks all that person may read.
+
+    ``filters`` narrow its next questions; ``retrieval.filters`` says which there are.
+    """
 
     owner_path: ClassVar[str] = "user"
 
@@ -21,6 +26,7 @@ class Conversation(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="conversations")
     title = models.CharField(max_length=200, blank=True)
     collections = models.ManyToManyField(Collection, blank=True, related_name="+")
+    filters = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
 
@@ -50,6 +56,12 @@ class Message(models.Model):
 
     ``sources`` are the numbered passages offered to the model, as locators without their text:
     the text is read again, under the reader's rights of that moment, when it is shown.
+
+    ``narrowing`` of an Answer: the ``filters`` that were chosen, the fields of the question's own
+    words that are ``ignored``, and what was ``understood`` from them.
+
+    ``support`` of an Answer says what its sentences stand on, see ``support.support_of``;
+    ``searched`` what was looked through when nothing was found, see ``abstaining.Searched``.
     """
 
     owner_path: ClassVar[str] = "conversation__user"
@@ -70,11 +82,14 @@ class Message(models.Model):
     )
     query = models.TextField(blank=True)
     effort = models.CharField(max_length=10, blank=True)
+    narrowing = models.JSONField(default=dict)
     model = models.CharField(max_length=200, blank=True)
     prompt_digest = models.CharField(max_length=64, blank=True)
     finish_reason = models.CharField(max_length=20, blank=True)
     abstained = models.BooleanField(default=False)
     sources = models.JSONField(default=list)
+    support = models.JSONField(default=dict)
+    searched = models.JSONField(default=dict)
     usage = models.JSONField(default=dict)
     timings_ms = models.JSONField(default=dict)
     error_code = models.CharField(max_length=40, blank=True)
@@ -139,6 +154,30 @@ class Citation(models.Model):
         return f"[{self.number}] {self.quote[:40]}"
 
 
+class Bundle(models.Model):
+    """What an Answer was made from, so that it can be looked into and made again.
+
+    ``queries`` are the texts searched for. ``rights_hash`` identifies the collections that the
+    asker could read. ``sampling`` is what the model was told besides the prompt. ``prompt`` are
+    its messages, kept for PROMPT_RETENTION_DAYS; the digest in the Answer stays. The passages with
+    their scores are the Answer's ``sources``. The model's reasoning is nowhere.
+    """
+
+    owner_path: ClassVar[str] = "answer__conversation__user"
+
+    answer = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="bundle")
+    queries = models.JSONField(default=list)
+    rights_hash = models.CharField(max_length=64)
+    sampling = models.JSONField(default=dict)
+    prompt = models.JSONField(null=True)
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    objects = OwnedQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"bundle of {self.answer_id}"
+
+
 class Feedback(models.Model):
     """A reader's rating and comment on an Answer; the last one counts."""
 
@@ -158,3 +197,50 @@ class Feedback(models.Model):
 
     def __str__(self) -> str:
         return self.rating
+
+
+class OpenQuestionQuerySet(models.QuerySet["OpenQuestion"]):
+    """Questions for the managers of the collections that were searched; nobody else sees them."""
+
+    def for_user(self, user: AnyUser) -> OpenQuestionQuerySet:
+        managed = collections_with_role(user, Role.MANAGER)
+        searched = OpenQuestion.collections.through._base_manager.filter(
+            openquestion_id=OuterRef("pk"), collection_id__in=managed
+        )
+        return self.filter(Exists(searched))
+
+
+class OpenQuestion(models.Model):
+    """A question that the documents did not answer, sent to those who could add what is missing.
+
+    OPEN -> ANSWERED | DISMISSED and back. Holds the question and who asked, nothing of the answer.
+    """
+
+    class Status(models.TextChoices):
+        OPEN = "open", "open"
+        ANSWERED = "answered", "answered"
+        DISMISSED = "dismissed", "dismissed"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    answer = models.OneToOneField(
+        Message, on_delete=models.SET_NULL, null=True, related_name="open_question"
+    )
+    text = models.TextField()
+    asker = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    collections = models.ManyToManyField(Collection, related_name="+")
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.OPEN)
+    created_at = models.DateTimeField(default=timezone.now)
+    closed_at = models.DateTimeField(null=True)
+    closed_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+
+    objects = OpenQuestionQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-created_at", "id"]
+        indexes = [
+            models.Index(fields=["status", "-created_at"], name="openquestion_list"),
+            models.Index(fields=["asker", "-created_at"], name="openquestion_asker"),
+        ]
+
+    def __str__(self) -> str:
+        return self.text[:60]

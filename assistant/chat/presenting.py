@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from assistant.chat.models import Message
 from assistant.documents.locators import Locator
-from assistant.documents.models import Document, VersionText
+from assistant.documents.models import Collection, Document, VersionText
 from assistant.permissions.policy import AnyUser
 
 UNAVAILABLE = "Source no longer available"
@@ -15,7 +17,10 @@ UNAVAILABLE = "Source no longer available"
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
-    """A numbered source. What the reader may not see any more has no text and no title."""
+    """A numbered source. What the reader may not see any more has no text and no title.
+
+    ``dated`` is when its version was stored; ``is_superseded``: a newer one answers by now.
+    """
 
     number: int
     document_id: UUID | None
@@ -25,6 +30,8 @@ class SourceView:
     text: str | None
     locator: Locator
     available: bool
+    dated: datetime | None = None
+    is_superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +56,10 @@ def _visible_documents(answer: Message, user: AnyUser, ids: set[str]) -> dict[st
 def sources_for(answer: Message, *, user: AnyUser) -> list[SourceView]:
     """The numbered passages that the model was offered, their text read from the versions now."""
     documents = _visible_documents(answer, user, {s["document"] for s in answer.sources})
-    texts = {
-        str(text.version_id): text.text
-        for text in VersionText.objects.for_user(user).filter(
-            version__in=[s["version"] for s in answer.sources]
-        )
-    }
+    stored = VersionText.objects.for_user(user).filter(
+        version__in=[s["version"] for s in answer.sources]
+    )
+    texts = {str(text.version_id): text for text in stored.select_related("version")}
     views: list[SourceView] = []
     for source in answer.sources:
         locator = Locator.from_json(source["locator"])
@@ -72,9 +77,11 @@ def sources_for(answer: Message, *, user: AnyUser) -> list[SourceView]:
                 version_id=UUID(source["version"]),
                 title=document.title,
                 collection_name=document.collection.name,
-                text=text[locator.char_start : locator.char_end],
+                text=text.text[locator.char_start : locator.char_end],
                 locator=locator,
                 available=True,
+                dated=text.version.created_at,
+                is_superseded=document.current_version_id != text.version_id,
             )
         )
     return views
@@ -116,3 +123,21 @@ def is_fully_available(answer: Message, *, user: AnyUser) -> bool:
 def text_for(answer: Message, *, user: AnyUser) -> str:
     """The answer's text, empty when it is withheld."""
     return answer.text if is_fully_available(answer, user=user) else ""
+
+
+def support_for(answer: Message, *, user: AnyUser) -> dict[str, Any]:
+    """What the sentences of the text stand on; empty when the text is withheld."""
+    support: dict[str, Any] = answer.support
+    return support if is_fully_available(answer, user=user) else {}
+
+
+def searched_for(answer: Message, *, user: AnyUser) -> dict[str, Any]:
+    """What was looked through when nothing was found; collections that are hidden now are left out.
+
+    Empty for an answer that found something.
+    """
+    if not answer.searched:
+        return {}
+    visible = Collection.objects.for_user(user).filter(pk__in=answer.searched["collections"])
+    names = [{"id": str(each.pk), "name": each.name} for each in visible.order_by("name", "pk")]
+    return {**answer.searched, "collections": names}

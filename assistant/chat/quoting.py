@@ -11,14 +11,17 @@ _SAME = str.maketrans(
     {
         "‘": "'", "’": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"',
         "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "―": "-", "−": "-",
-        "…": "...", "\u00ad": "", "\u200b": "", "\ufeff": "",
+        "‹": "<", "›": ">", "…": "...", "\u00ad": "", "\u200b": "", "\ufeff": "",
+        "*": "", "_": "", "`": "",
     }
 )  # fmt: skip
-_MARKUP = re.compile(r"[*_`]+")
 _SENTENCE_END = re.compile(
     r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9À-ÖØ-Þ])|(?<=[。！？])|\n+"
 )
 _WORD = re.compile(r"\w+")
+# What goes on with the word or number before or after; scripts without spaces have no such borders.
+_INSIDE = re.compile(r"(?:[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|\d[.,:/-])$")
+_GOES_ON = re.compile(r"[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[.,:/-]\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,10 @@ class Normalised:
 
 @lru_cache(maxsize=64)
 def normalise(text: str) -> Normalised:
-    """NFKC, case folded, quotes and dashes unified, runs of white space one space. Linear."""
+    """NFKC, case folded, quotes and dashes unified, no emphasis, runs of white space one space.
+
+    Linear.
+    """
     out: list[str] = []
     origins: list[int] = []
     for index, character in enumerate(text):
@@ -55,15 +61,28 @@ def normalise(text: str) -> Normalised:
 
 
 def find_quote(text: str, quote: str) -> Span | None:
-    """Where ``quote`` stands in ``text``, None when it does not. Markdown emphasis is ignored."""
-    wanted = normalise(_MARKUP.sub("", quote)).text.strip()
+    """Where ``quote`` stands in ``text``, None when it does not.
+
+    Whole words and whole numbers only: "5 days" does not stand in "2.5 days".
+    """
+    wanted = normalise(quote).text.strip()
     if not wanted:
         return None
     source = normalise(text)
     at = source.text.find(wanted)
-    if at < 0:
-        return None
-    return Span(source.origins[at], source.origins[at + len(wanted) - 1] + 1)
+    while at >= 0:
+        end = at + len(wanted)
+        if _is_whole(source.text, at, end):
+            return Span(source.origins[at], source.origins[end - 1] + 1)
+        at = source.text.find(wanted, at + 1)
+    return None
+
+
+def _is_whole(text: str, start: int, end: int) -> bool:
+    return not (
+        (_WORD.match(text[start]) and _INSIDE.search(text, max(0, start - 2), start))
+        or (_WORD.match(text[end - 1]) and _GOES_ON.match(text, end))
+    )
 
 
 def sentences(text: str) -> list[Span]:
@@ -79,22 +98,3 @@ def sentences(text: str) -> list[Span]:
             spans.append(Span(offset, offset + len(stripped)))
         start = match.end() if match else end
     return spans
-
-
-def words(text: str) -> list[str]:
-    """Case-folded words; for scripts without spaces, every character is one."""
-    found: list[str] = []
-    for word in _WORD.findall(normalise(text).text):
-        if any("\u3040" <= character <= "\u9fff" for character in word):
-            found.extend(word)
-        else:
-            found.append(_stem(word))
-    return found
-
-
-def _stem(word: str) -> str:
-    """Enough to match plural and tense; the comparison is between two texts, not an index."""
-    for ending in ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)]
-    return word

@@ -9,12 +9,21 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from assistant.chat import choosing, rights
+from assistant.chat.abstaining import stored
+from assistant.chat.bundling import keep
 from assistant.chat.events import CitationFound, Delta, Done, Event, Failed
 from assistant.chat.models import AnswerStatus, Citation, Conversation, Message
-from assistant.chat.presenting import citations_for, is_fully_available
+from assistant.chat.presenting import (
+    citations_for,
+    is_fully_available,
+    searched_for,
+    support_for,
+)
 from assistant.chat.turn import Turn
 from assistant.database import in_database
 from assistant.documents.models import Collection
+from assistant.retrieval.understanding import as_json
 from inference.types import ChatMessage, Effort
 
 UNFINISHED = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
@@ -32,13 +41,19 @@ def claim(answer_id: UUID) -> Turn | None:
     answer = Message.objects.select_related("conversation__user").get(pk=answer_id)
     conversation = answer.conversation
     question = conversation.messages.get(ordinal=answer.ordinal - 1)
+    collections = chosen_collections(conversation)
     return Turn(
         question=question.text,
         user=conversation.user,
-        collections=chosen_collections(conversation),
+        collections=collections,
+        filters=answer.narrowing.get("filters"),
+        ignored=answer.narrowing.get("ignored", ()),
         effort=cast("Effort", answer.effort) if answer.effort else None,
+        choice=choosing.still_chosen(conversation.user, answer.model),
         history=_history(conversation, before=question.ordinal),
         answer_id=answer_id,
+        rights_hash=rights.snapshot_hash(conversation.user, collections),
+        affinity=str(conversation.pk),
     )
 
 
@@ -76,6 +91,13 @@ def finish(turn: Turn, last: Event) -> None:
         "model": turn.model,
         "prompt_digest": turn.prompt_digest,
         "timings_ms": turn.timings_ms,
+        "support": turn.support,
+        "searched": stored(turn.searched),
+        "narrowing": {
+            "filters": turn.filters or {},
+            "ignored": list(turn.ignored),
+            "understood": as_json(turn.understood),
+        },
         "sources": [
             {
                 "number": number,
@@ -103,12 +125,13 @@ def finish(turn: Turn, last: Event) -> None:
             "error_detail": last.detail,
         }
         if last.code == "revoked":
-            values |= {"text": "", "sources": []}
+            values |= {"text": "", "sources": [], "support": {}, "searched": {}}
     with transaction.atomic():
         if not Message.objects.filter(pk=turn.answer_id, status__in=UNFINISHED).update(**values):
             return
         if isinstance(last, Failed) and last.code == "revoked":
             return
+        keep(turn)
         Citation.objects.bulk_create(
             [
                 Citation(
@@ -181,6 +204,8 @@ def replay(answer_id: UUID) -> list[Event] | None:
                 answer.usage,
                 answer.timings_ms,
                 answer.abstained,
+                support_for(answer, user=user) or None,
+                searched_for(answer, user=user) or None,
             )
         )
     return events

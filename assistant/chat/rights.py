@@ -10,10 +10,10 @@ from uuid import UUID
 
 from django.conf import settings
 
+from assistant.chat.turn import Turn
 from assistant.database import in_database
 from assistant.documents.models import Collection, Document
 from assistant.permissions.policy import AnyUser
-from assistant.retrieval import Passage
 from assistant.users.models import User
 
 # A withdrawn right ends a running answer within this time and one poll.
@@ -21,33 +21,41 @@ RECHECK_SECONDS = 3.0
 
 
 @in_database
-def still_allowed(user: AnyUser, passages: Sequence[Passage]) -> bool:
-    """Whether the account is active and every source is still there for it."""
-    fresh = User.objects.filter(pk=cast("User", user).pk, is_active=True).first()
-    if fresh is None:
-        return False
-    wanted = {passage.document_id for passage in passages}
-    visible: int = Document.objects.for_user(fresh).filter(pk__in=wanted, disabled_at=None).count()
-    return visible == len(wanted)
+def withdrawn(turns: Sequence[Turn]) -> list[Turn]:
+    """Those whose account is no longer active, or one of whose sources is no longer there for it.
+
+    The answers of one person share a query.
+    """
+    # Read once: this runs in a thread, and retrieval may end in between on the event loop.
+    needed = [{passage.document_id for passage in turn.passages} for turn in turns]
+    people = {cast("User", turn.user).pk for turn in turns}
+    fresh = {user.pk: user for user in User.objects.filter(pk__in=people, is_active=True)}
+    wanted: dict[UUID, set[UUID]] = {key: set() for key in fresh}
+    for turn, documents in zip(turns, needed, strict=True):
+        if (key := cast("User", turn.user).pk) in fresh:
+            wanted[key] |= documents
+    visible = {key: _visible(fresh[key], documents) for key, documents in wanted.items()}
+    return [
+        turn
+        for turn, documents in zip(turns, needed, strict=True)
+        if (key := cast("User", turn.user).pk) not in fresh or not documents <= visible[key]
+    ]
 
 
-@in_database
-def nothing_found(user: AnyUser, collections: Sequence[UUID] | None) -> str:
-    """What to say when no passage came back: how much was searched, and what could be done."""
-    documents = Document.objects.for_user(user).filter(
-        current_version__isnull=False, disabled_at=None
-    )
-    visible = Collection.objects.for_user(user)
+def _visible(user: User, documents: set[UUID]) -> set[UUID]:
+    if not documents:
+        return set()
+    rows = Document.objects.for_user(user).filter(pk__in=documents, disabled_at=None)
+    return set(rows.values_list("pk", flat=True))
+
+
+def snapshot_hash(user: AnyUser, collections: Sequence[UUID] | None) -> str:
+    """SHA-256 over the collections that a question of ``user`` reads now, hexadecimal."""
+    readable = Collection.objects.for_user(user)
     if collections is not None:
-        documents = documents.filter(collection__in=collections)
-        visible = visible.filter(pk__in=collections)
-    count = documents.count()
-    if not visible.exists():
-        return "There is no collection that you can read yet. Ask a colleague to share one."
-    if not count:
-        return "The collections that you can read have no ready documents yet."
-    plural = "document" if count == 1 else "documents"
-    return f"I found nothing about this in the {count} {plural} that you can read."
+        readable = readable.filter(pk__in=collections)
+    ids = sorted(map(str, readable.values_list("pk", flat=True)))
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
 def cache_salt(user: AnyUser) -> str:

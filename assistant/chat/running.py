@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import Context
+from time import perf_counter
 from uuid import UUID
 
 from asgiref.sync import ThreadSensitiveContext
 
+from assistant.chat import watching
 from assistant.chat.answering import generate
+from assistant.chat.event_store import store
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +31,23 @@ def attach(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def drain(seconds: float) -> None:
-    """Let running answers end for a while, then interrupt the rest; new ones are not taken."""
+    """Let running answers end for a while, then interrupt the rest; new ones are not taken.
+
+    Readers are told to come back, and see the last event of what is interrupted here.
+    """
     global _loop
     _loop = None
-    if not _running:
-        return
-    _, late = await asyncio.wait(_running, timeout=seconds)
-    for task in late:
-        task.cancel()
-    if late:
-        await asyncio.wait(late, timeout=5)
+    store().is_leaving = True
+    ends = perf_counter() + seconds
+    while watching.is_busy() and perf_counter() < ends:
+        await asyncio.sleep(0.05)
+    watching.end_all(watching.RESTARTED)
+    if _running:
+        _, stuck = await asyncio.wait(_running, timeout=3)
+        for task in stuck:
+            task.cancel()
+        if stuck:
+            await asyncio.wait(stuck, timeout=2)
 
 
 def start(answer_id: UUID) -> None:

@@ -7,51 +7,31 @@ reader). All expire by themselves.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from functools import cache
 from time import perf_counter
 from typing import Any, cast
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
-import redis.asyncio
+import redis
 from django.conf import settings
 from redis.exceptions import RedisError
 
 from assistant.chat import recording
-from assistant.chat.events import PING, Event, encode, from_json, is_last, to_json
+from assistant.chat.event_store import Entry, Log, set_all, store, which_exist
+from assistant.chat.events import COME_BACK, LAST, PING, Event, encode, frame, to_json
 from assistant.database import in_database
 from assistant.permissions.policy import AnyUser
 from assistant.users.models import User
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 10.0
 ALIVE_SECONDS = 4
 # Without a sign of life from its writer for this long, an answer is an orphan.
 ORPHAN_SECONDS = 8.0
 RECHECK_SECONDS = 4.0
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
-
-
-class RedisLost(Exception):
-    """The event store does not answer."""
-
-
-def client() -> redis.asyncio.Redis:
-    """One connection pool for each event loop: connections belong to the loop that opened them."""
-    loop = asyncio.get_running_loop()
-    if loop not in _clients:
-        _clients[loop] = redis.asyncio.Redis.from_url(
-            settings.REDIS_URL,
-            decode_responses=True,
-            socket_connect_timeout=3,
-            health_check_interval=30,
-        )
-    return _clients[loop]
 
 
 class EventLog:
@@ -59,52 +39,46 @@ class EventLog:
 
     def __init__(self, answer_id: UUID) -> None:
         self._events, self._alive, self._stop = _keys(answer_id)
+        self._log = Log(self._events)
         self._number = 0
 
-    async def append(self, event: Event) -> None:
-        """Raises RedisLost."""
+    def append(self, event: Event) -> None:
+        """Queued; written within milliseconds. Raises RedisLost."""
         self._number += 1
-        try:
-            await client().xadd(
-                self._events,
-                {"name": event.name, "data": to_json(event)},
-                id=f"{self._number}-0",
-            )
-            if self._number == 1:
-                await client().expire(self._events, settings.ANSWER_EVENTS_TTL_SECONDS)
-                await self.keep_alive()
-        except RedisError as error:
-            raise RedisLost from error
+        self._write(
+            *("XADD", self._events, f"{self._number}-0"),
+            *("name", event.name, "data", to_json(event)),
+        )
+        if self._number == 1:
+            self._write("EXPIRE", self._events, settings.ANSWER_EVENTS_TTL_SECONDS)
+            self._write("SET", self._alive, "1", "EX", ALIVE_SECONDS)
 
-    async def keep_alive(self) -> None:
-        """Tells readers that somebody is still writing. A broken Redis shows at the next append."""
-        try:
-            await client().set(self._alive, "1", ex=ALIVE_SECONDS)
-        except RedisError as error:
-            log.warning("cannot report being alive: %s", error)
-
-    async def stop_requested(self) -> bool:
-        try:
-            return bool(await client().exists(self._stop))
-        except RedisError:
-            return False
-
-    async def forget(self) -> None:
+    def forget(self) -> None:
         """Take back what was written: its reader may no longer see it. Raises RedisLost."""
-        try:
-            await client().delete(self._events)
-        except RedisError as error:
-            raise RedisLost from error
+        self._write("DEL", self._events)
 
     async def close(self) -> None:
-        try:
-            await client().delete(self._alive, self._stop)
-        except RedisError as error:
-            raise RedisLost from error
+        """Returns when everything is written. Raises RedisLost."""
+        self._write("DEL", self._alive, self._stop)
+        await store().written(self._log)
+
+    def _write(self, *command: Any) -> None:
+        store().write(self._log, *command)
 
 
 def _keys(answer_id: UUID) -> tuple[str, str, str]:
     return (f"answer:{answer_id}:events", f"answer:{answer_id}:alive", f"answer:{answer_id}:stop")
+
+
+async def keep_alive(answer_ids: Sequence[UUID]) -> None:
+    """Tells readers that these are still written. Raises redis.exceptions.RedisError."""
+    await set_all([_keys(answer_id)[1] for answer_id in answer_ids], seconds=ALIVE_SECONDS)
+
+
+async def stop_requested(answer_ids: Sequence[UUID]) -> list[UUID]:
+    """Those that a reader asked to stop. Raises redis.exceptions.RedisError."""
+    asked = await which_exist([_keys(answer_id)[2] for answer_id in answer_ids])
+    return [answer_id for answer_id in answer_ids if _keys(answer_id)[2] in asked]
 
 
 @cache
@@ -147,24 +121,23 @@ async def follow(answer_id: UUID, *, user: AnyUser, after: int = 0) -> AsyncGene
     events, alive, _ = _keys(answer_id)
     last_sign = last_check = alive_at = perf_counter()
     number = after
+    was_told = False
     if await recording.is_withheld(answer_id):
-        for frame in _replayed(await recording.replay(answer_id) or [], number):
-            yield frame
+        for each in _replayed(await recording.replay(answer_id) or [], number):
+            yield each
         return
     while True:
-        try:
-            batch: Any = await client().xread({events: f"{number}-0"}, block=1000, count=200)
-        except RedisError as error:
-            log.warning("event stream of %s: %s", answer_id, error)
-            batch = []
-            await asyncio.sleep(1)
-        frames, number, ended = _frames(batch, number)
-        if frames:
+        if store().is_leaving and not was_told:
+            was_told = True
+            yield COME_BACK
+        entries = await store().read(events, after=number)
+        if entries:
+            frames, ended = _frames(entries)
+            number = entries[-1][0]
             yield frames
             last_sign = perf_counter()
-        if ended:
-            return
-        if batch:
+            if ended:
+                return
             continue
         if perf_counter() - last_check > RECHECK_SECONDS:
             last_check = perf_counter()
@@ -173,27 +146,19 @@ async def follow(answer_id: UUID, *, user: AnyUser, after: int = 0) -> AsyncGene
         if await _is_alive(alive):
             alive_at = perf_counter()
         elif replay := await recording.replay(answer_id):
-            for frame in _replayed(replay, number):
-                yield frame
+            for each in _replayed(replay, number):
+                yield each
             return
         elif perf_counter() - alive_at > ORPHAN_SECONDS:
             await in_database(end_orphan)(answer_id)
-        if perf_counter() - last_sign > HEARTBEAT_SECONDS:
+        if perf_counter() - last_sign > settings.HEARTBEAT_SECONDS:
             yield PING
             last_sign = perf_counter()
 
 
-def _frames(batch: Any, number: int) -> tuple[str, int, bool]:
-    """Encoded events of one XREAD answer, the last number, and whether the end was among them."""
-    frames: list[str] = []
-    for _, entries in batch or ():
-        for entry_id, fields in entries:
-            number = int(entry_id.split("-")[0])
-            event = from_json(fields["name"], fields["data"])
-            frames.append(encode(event, number))
-            if is_last(event):
-                return "".join(frames), number, True
-    return "".join(frames), number, False
+def _frames(entries: Sequence[Entry]) -> tuple[str, bool]:
+    """Encoded events, and whether the end is among them. Nothing comes after the end."""
+    return "".join(frame(*entry) for entry in entries), entries[-1][1] in LAST
 
 
 def _replayed(events: list[Event], after: int) -> list[str]:
@@ -209,7 +174,7 @@ def _replayed(events: list[Event], after: int) -> list[str]:
 
 async def _is_alive(key: str) -> bool:
     try:
-        return bool(await client().exists(key))
+        return bool(await which_exist([key]))
     except RedisError:
         return False
 

@@ -8,7 +8,7 @@ from celery import shared_task
 from django.db.models import Q
 from django.utils import timezone
 
-from assistant.chat import recording, stream
+from assistant.chat import bundling, recording, stream
 from assistant.chat.models import Citation, Message
 
 
@@ -27,3 +27,9 @@ def forget_deleted_quotes() -> None:
     """Deleted documents take their quotes along: they are text of the document."""
     gone = Q(version__isnull=True) & ~Q(quote="")
     Citation.objects.filter(gone).update(quote="")
+
+
+@shared_task(name="assistant.chat.tasks.forget_old_prompts")
+def forget_old_prompts() -> None:
+    """Prompts hold text of documents: they are kept no longer than the site says."""
+    bundling.forget_old_prompts()

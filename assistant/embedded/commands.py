@@ -46,13 +46,23 @@ def beat(python: str, *, schedule: Path) -> list[str]:
 
 
 def embedding_server(
-    python: str, *, host: str, port: int, model: str = "", api_key_file: str = ""
+    python: str,
+    *,
+    host: str,
+    port: int,
+    model: str = "",
+    reranker: str = "",
+    api_key_file: str = "",
 ) -> list[str]:
-    """The OpenAI-compatible embedding server; ``model`` is a name or path, empty: its default."""
+    """The OpenAI-compatible embedding server; ``model`` is a name or path, empty: its default.
+
+    ``reranker`` is the directory of a cross-encoder, empty: none.
+    """
     return [
         *(python, "-m", "inference.serving.embedding_server"),
         *("--host", host, "--port", str(port)),
         *(("--model", model) if model else ()),
+        *(("--reranker", reranker) if reranker else ()),
         *(("--api-key-file", api_key_file) if api_key_file else ()),
     ]
 

@@ -30,6 +30,8 @@ from assistant.embedded.processes import Program
 
 DATABASE = "assistant"
 SUPERUSER = "postgres"
+# Has no login; searches read as it, under row-level security. See retrieval/row_security.py.
+READER = "assistant_reader"
 EXTENSIONS = ("vector", "pg_trgm", "unaccent", "btree_gin")
 MAJOR = "18"
 # Where a cluster lives when the data directory cannot be entered by PostgreSQL's account.
@@ -232,6 +234,7 @@ class Postgres:
                 connection.execute(sql.SQL("ALTER ROLE {} {}").format(role, options))
             else:
                 connection.execute(sql.SQL("CREATE ROLE {} {}").format(role, options))
+            self._lend_reader(connection)
             if not self.durable:
                 # Databases that test runners make come with the extensions.
                 self._extend("template1")
@@ -241,6 +244,18 @@ class Postgres:
                     sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(role)
                 )
         self._extend(DATABASE)
+
+    def _lend_reader(self, connection: psycopg.Connection) -> None:
+        reader = sql.Identifier(READER)
+        if not _has(connection, "SELECT 1 FROM pg_roles WHERE rolname = %s", READER):
+            connection.execute(sql.SQL("CREATE ROLE {}").format(reader))
+        options = sql.SQL("NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS")
+        connection.execute(sql.SQL("ALTER ROLE {} {}").format(reader, options))
+        connection.execute(
+            sql.SQL("GRANT {} TO {} WITH INHERIT FALSE, SET TRUE").format(
+                reader, sql.Identifier(DATABASE)
+            )
+        )
 
     def _extend(self, database: str) -> None:
         with psycopg.connect(self._superuser_url(database), autocommit=True) as connection:

@@ -54,5 +54,5 @@ def _code() -> Iterator[str]:
 
 
 def _settings(env: Mapping[str, str]) -> Iterator[str]:
-    for name in ("ADMIN_EMAIL", "ADMIN_PASSWORD", "TEXT_SEARCH_CONFIG", "EMBEDDING_MODEL"):
+    for name in ("ADMIN_EMAIL", "ADMIN_PASSWORD", "EMBEDDING_MODEL"):
         yield f"{name}={env.get(name, '')}"

@@ -52,6 +52,8 @@ class Programs:
 
     def embeddings(self, *, port: int, api_key_file: Path) -> Program:
         model = self._config.env.get("EMBEDDING_MODEL", "").strip()
+        reranker = self._config.env.get("RERANKER_MODEL", "").strip()
+        is_elsewhere = bool(self._config.env.get("RERANKER_BASE_URL", "").strip())
         # The model server is given no address, key or password: it needs none.
         env = {name: value for name, value in self._env.items() if name not in _SECRETS}
         return self._program(
@@ -61,6 +63,7 @@ class Programs:
                 host="127.0.0.1",
                 port=port,
                 model=model,
+                reranker="" if is_elsewhere else reranker,
                 api_key_file=str(api_key_file),
             ),
             env=env,

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
+from assistant.chat.abstaining import is_sent
 from assistant.chat.models import AnswerStatus, Message
-from assistant.chat.presenting import citations_for, is_fully_available, sources_for
+from assistant.chat.presenting import (
+    citations_for,
+    is_fully_available,
+    searched_for,
+    sources_for,
+)
 from assistant.documents.locators import Locator
 from assistant.users.models import User
+from assistant.web.narrowing import Chip, shown
 from assistant.web.rendering import CITATION, render_answer
 
 OPEN_STATUSES = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
@@ -35,16 +44,32 @@ class SourceCard:
     collection_name: str
     where: str
     url: str
+    dated: datetime | None = None
+    is_superseded: bool = False
     quotes: list[Quote] = field(default_factory=list)
     # Where each marker of this number points to, in the order of the text.
     marker_urls: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two sources that give different numbers for one thing, with the days of their versions."""
+
+    number: int
+    other: int
+    says: str
+    other_says: str
+    dated: date
+    other_dated: date
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerView:
     """``cited`` are the sources whose numbers occur in the text, ``others`` were read only.
 
-    ``is_withheld``: the reader lost a source that the text was made from, so the text is not shown.
+    ``searched`` is what was looked through when nothing was found; ``is_sent``: the question went
+    to the managers. ``is_withheld``: the reader lost a source that the text was made from, so the
+    text is not shown.
     """
 
     message: Message
@@ -52,6 +77,21 @@ class AnswerView:
     cited: tuple[SourceCard, ...] = ()
     others: tuple[SourceCard, ...] = ()
     is_withheld: bool = False
+    conflicts: tuple[Conflict, ...] = ()
+    searched: dict[str, Any] = field(default_factory=dict)
+    is_sent: bool = False
+
+    @property
+    def chips(self) -> list[Chip]:
+        """The filters that were chosen for it."""
+        chips: list[Chip] = shown(self.message.narrowing.get("filters", {}))["chips"]
+        return chips
+
+    @property
+    def understood(self) -> dict[str, Any]:
+        """What its question's words narrowed, as ``understanding.as_json`` has it."""
+        found: dict[str, Any] = self.message.narrowing.get("understood", {})
+        return found
 
     @property
     def is_open(self) -> bool:
@@ -72,6 +112,8 @@ def view_of(answer: Message, *, user: User) -> AnswerView:
             collection_name=source.collection_name,
             where=where(source.locator) if source.available else "",
             url=_url(source.document_id, source.version_id, source.locator),
+            dated=source.dated,
+            is_superseded=source.is_superseded,
         )
         for source in sources_for(answer, user=user)
     }
@@ -88,12 +130,24 @@ def view_of(answer: Message, *, user: User) -> AnswerView:
     numbers = {
         int(number) for found in CITATION.findall(answer.text) for number in found.split(",")
     }
+    bases = answer.support.get("sentences", ())
     return AnswerView(
         answer,
-        render_answer(answer.text, links),
+        render_answer(
+            answer.text, links, unsupported=[s["end"] for s in bases if s["basis"] == "none"]
+        ),
         tuple(card for card in cards.values() if card.number in numbers),
         tuple(card for card in cards.values() if card.number not in numbers),
+        conflicts=tuple(_conflict(each) for each in answer.support.get("conflicts", ())),
+        searched=searched_for(answer, user=user),
+        is_sent=answer.abstained and is_sent(answer),
     )
+
+
+def _conflict(found: dict[str, Any]) -> Conflict:
+    first, second = (date.fromisoformat(day) for day in found["dated"])
+    values = tuple(f"{value} {found['unit']}" for value in found["values"])
+    return Conflict(found["number"], found["other"], values[0], values[1], first, second)
 
 
 def where(locator: Locator) -> str:

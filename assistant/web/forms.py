@@ -10,9 +10,10 @@ from assistant.chat.models import Feedback
 from assistant.documents.models import Collection
 from assistant.users.models import User
 from assistant.web.answers import REASONS
+from assistant.web.narrowing import NarrowForm
 
 
-class QuestionForm(forms.Form):
+class QuestionForm(NarrowForm):
     """The length is judged by ``chat.actions.ask``, which words it for both doors."""
 
     content = forms.CharField(error_messages={"required": "Write a question first."})

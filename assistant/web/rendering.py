@@ -23,21 +23,30 @@ CITATION = re.compile(r"\[(\d{1,3}(?:[ ]?,[ ]?\d{1,3}){0,9})\]")
 _PARSER = MarkdownIt("commonmark", {"html": False, "linkify": False, "maxNesting": 20})
 _PARSER.enable(["table", "strikethrough"]).disable(["reference", "html_block", "html_inline"])
 
+# Stands behind a sentence that no source was found for; in no text that people write.
+UNSUPPORTED = "\ue000"
+_UNSUPPORTED_WORDS = "No source found for this sentence"
+
 _TAGS = {
     "p", "br", "hr", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li",
     "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "a", "div",
+    "span",
 }  # fmt: skip
-_ATTRIBUTES = {"a": {"href", "data-number"}, "ol": {"start"}}
-_CLASSES = {"a": {"cite"}, "div": {"table-wrap"}}
+_ATTRIBUTES = {"a": {"href", "data-number"}, "ol": {"start"}, "span": {"title"}}
+_CLASSES = {"a": {"cite"}, "div": {"table-wrap"}, "span": {"no-source"}}
 
 
-def render_answer(text: str, links: Mapping[int, Sequence[str]]) -> SafeString:
+def render_answer(
+    text: str, links: Mapping[int, Sequence[str]], *, unsupported: Sequence[int] = ()
+) -> SafeString:
     """Safe HTML of an answer; ``links`` maps source numbers to addresses on this site.
+
+    ``unsupported`` are offsets in ``text`` where sentences without a source end.
 
     The first marker of a number gets its first address, the next one the next, and so on with the
     last. A number without an address stays as it was written.
     """
-    tokens = _PARSER.parse(text)
+    tokens = _PARSER.parse(_marked(text, unsupported))
     markers = _Markers(links)
     for token in tokens:
         if token.type == "inline":
@@ -51,7 +60,29 @@ def render_answer(text: str, links: Mapping[int, Sequence[str]]) -> SafeString:
         url_schemes=set(),
         link_rel=None,
     )
-    return mark_safe(clean)  # noqa: S308 - sanitised in the statement before
+    # Those that fell into code.
+    return mark_safe(clean.replace(UNSUPPORTED, ""))  # noqa: S308 - sanitised in the statement before
+
+
+def _marked(text: str, ends: Sequence[int]) -> str:
+    text = text.replace(UNSUPPORTED, " ")
+    for end in sorted(ends, reverse=True):
+        text = f"{text[:end]}{UNSUPPORTED}{text[end:]}"
+    return text
+
+
+def _with_marks(content: str) -> Iterator[Token]:
+    first, *rest = content.split(UNSUPPORTED)
+    yield _text(first)
+    for part in rest:
+        attributes: dict[str, str | int | float] = {
+            "class": "no-source",
+            "title": _UNSUPPORTED_WORDS,
+        }
+        yield Token("mark_open", "span", 1, attrs=attributes)
+        yield _text("no source found")
+        yield Token("mark_close", "span", -1)
+        yield _text(part)
 
 
 class _Markers:
@@ -67,11 +98,11 @@ class _Markers:
             numbers = [int(part) for part in match[1].split(",")]
             if not all(self._links.get(number) for number in numbers):
                 continue
-            yield _text(content[at : match.start()])
+            yield from _with_marks(content[at : match.start()])
             for number in numbers:
                 yield from self._link(number)
             at = match.end()
-        yield _text(content[at:])
+        yield from _with_marks(content[at:])
 
     def _link(self, number: int) -> Iterator[Token]:
         urls = self._links[number]

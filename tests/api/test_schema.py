@@ -20,8 +20,9 @@ OPERATIONS = {
     "create_conversation", "delete_collection", "delete_conversation", "delete_document",
     "download_document", "get_answer", "get_collection", "get_conversation", "get_document",
     "get_grants", "get_schema", "list_collections", "list_conversations", "list_documents",
-    "rate_answer", "replace_grants", "retry_document", "search", "stop_answer",
-    "update_collection", "update_conversation", "upload_document", "upload_documents",
+    "get_bundle", "rate_answer", "replay_answer", "replace_grants", "retry_document", "search",
+    "stop_answer", "update_collection", "update_conversation",
+    "upload_document", "upload_documents",
 }  # fmt: skip
 
 

@@ -121,3 +121,30 @@ def test_an_embedder_that_fails_is_said_so(
 def test_unknown_names_are_ignored_for_clients_of_tomorrow(ada: Any) -> None:
     answer = ada.with_token("read").post(URL, {"query": "canteen", "colour": "red"}, **JSON)
     assert answer.status_code == 200
+
+
+def test_a_bad_filter_is_named_by_field(ada: Any) -> None:
+    body = {"query": "x", "filters": {"types": ["pdf", "parchment"], "since": "2025"}}
+    errors = problem(ada.with_token("read").post(URL, body, **JSON), 400)["errors"]
+    assert sorted(errors["filters"]) == ["since", "types"]
+    assert "parchment" in errors["filters"]["types"][0]
+
+
+def test_words_narrow_unless_told_not_to(ada: Any) -> None:
+    mine = make_collection(readers=[ada.user])
+    make_document(mine, title="Paper", media_type="application/pdf")
+    make_document(mine, title="Page", media_type="text/html")
+    client = ada.with_token("read")
+
+    def found(**more: Any) -> tuple[set[str], Any]:
+        body = {"query": "PDFs about the canteen", **more}
+        answer = client.post(URL, body, **JSON).json()
+        return {r["document"]["title"] for r in answer["results"]}, answer["understood"]
+
+    titles, understood = found()
+    assert titles == {"Paper"}
+    assert understood["is_used"] is True
+    (hint,) = understood["hints"]
+    assert (hint["field"], hint["words"]) == ("type", "PDF only")
+    assert found(understand=False) == ({"Paper", "Page"}, {"hints": [], "is_used": False})
+    assert found(filters={"types": ["web"]})[0] == {"Page"}

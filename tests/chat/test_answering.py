@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from assistant.chat import actions, answering, recording, rights, running, stream
+from assistant.chat import actions, answering, event_store, recording, rights, running, stream
 from assistant.chat.events import CitationFound, Delta, Done, Event, Sources
 from assistant.chat.models import AnswerStatus, Conversation, Message
 from assistant.chat.presenting import citations_for, sources_for, text_for
@@ -264,8 +264,8 @@ async def test_an_orphan_is_interrupted_with_its_partial_text(reader: User) -> N
     answer = await sync_to_async(asked)(reader)
     assert await recording.claim(answer.pk) is not None
     log = stream.EventLog(answer.pk)
-    await log.append(Delta("Half an "))
-    await log.append(Delta("answer"))
+    log.append(Delta("Half an "))
+    log.append(Delta("answer"))
     await log.close()
     await sync_to_async(stream.end_orphan)(answer.pk)
     row = await Message.objects.aget(pk=answer.pk)
@@ -276,7 +276,7 @@ async def test_after_the_stream_expired_the_row_is_replayed(
     reader: User, fake_llm: FakeLLM
 ) -> None:
     answer = await generated(await sync_to_async(asked)(reader))
-    await stream.client().flushall()
+    await event_store.store().client.flushall()
     frames = await collect(stream.follow(answer.pk, user=reader))
     assert "event: delta" in frames[0]
     assert "event: done" in frames[-1]

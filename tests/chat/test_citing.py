@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from assistant.chat.citing import Marker, MarkerParser, bind
+from benchmarks.citations import handbook_texts, measure
 
 KNOWN = frozenset({1, 2, 3})
 
@@ -102,3 +103,51 @@ def test_quotes_are_short() -> None:
     quote = bind("word " * 10, "word " * 1000)
     assert quote is not None
     assert len(quote.text) <= 400
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "Employees accrue five hours of leave each pay period.",
+        "Employees accrue four days of leave each pay period.",
+        "Employees do not accrue four hours of leave each pay period.",
+        "Contractors accrue four hours of leave each pay period.",
+        "Before three years they accrue six hours.",
+        "Requests go to Alice.",
+        'The handbook says "requests go to the director".',
+        'The handbook does not say "requests go to the supervisor".',
+        'Since 2019, "requests go to the supervisor".',
+    ],
+)
+def test_a_claim_that_differs_from_its_quote_is_not_verified(claim: str) -> None:
+    quote = bind(claim, SOURCE)
+    assert quote is not None
+    assert not quote.verified
+    assert SOURCE[quote.span.start : quote.span.end] == quote.text
+
+
+def test_a_negation_that_is_cut_off_is_noticed() -> None:
+    quote = bind("employees accrue leave", "It is not true that employees accrue leave.")
+    assert quote is not None
+    assert not quote.verified
+
+
+def test_numbers_may_be_spelled_and_names_may_stand_in_the_title() -> None:
+    quote = bind("Employees accrue 4 hours of leave each pay period.", SOURCE)
+    assert quote is not None
+    assert quote.verified
+    said = "The canteen of Springfield opens at noon"
+    assert [bind(said, SOURCE, about=title).verified for title in ("", "Springfield")] == [  # type: ignore[union-attr]
+        False,
+        True,
+    ]
+
+
+def test_verified_quotes_are_verbatim_and_forged_markers_are_dropped() -> None:
+    """The short form of benchmarks/citations.py."""
+    if not handbook_texts():
+        pytest.skip("no handbooks: set SHARED_DATA")
+    counts = measure(120, seed=5)
+    assert (counts.broken, counts.forged_shown) == (0, 0)
+    assert counts.rate(right=False) <= 0.03
+    assert counts.rate(right=True, among=lambda kind: "shortened" not in kind) >= 0.9

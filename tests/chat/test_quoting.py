@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from assistant.chat.quoting import find_quote, sentences, words
+from assistant.chat.quoting import find_quote, sentences
 
 TEXT = "Leave is  granted\nby the “Director”—not by HR. It lasts 5 days."
 
@@ -47,12 +47,6 @@ def test_sentences_cover_lines_and_abbreviating_points() -> None:
     ]
 
 
-def test_words_match_across_number_and_tense_and_split_ideographs() -> None:
-    assert words("Applies applying APPLIED") != []
-    assert set(words("grants")) == set(words("granted")) == set(words("granting"))
-    assert words("年假") == ["年", "假"]
-
-
 @pytest.mark.parametrize("text", ["[1" * 4000, '"' * 8000, "a. " * 4000, "*" * 9000, "( " * 5000])
 def test_time_grows_linearly(text: str) -> None:
     """Twice the text must not cost four times the time."""
@@ -68,3 +62,23 @@ def test_time_grows_linearly(text: str) -> None:
 
     small, large = cost(text), cost(text * 4)
     assert large < 12 * max(small, 0.002)
+
+
+@pytest.mark.parametrize(
+    ("source", "quote"),
+    [
+        ("Leave is 12.5 days a year.", "5 days a year"),
+        ("Leave is 112 days a year.", "12 days a year"),
+        ("Pay 30.5 euros.", "Pay 30"),
+        ("The mayor may decide.", "The may"),
+    ],
+)
+def test_a_quote_is_whole_words_and_numbers(source: str, quote: str) -> None:
+    assert find_quote(source, quote) is None
+
+
+def test_emphasis_on_either_side_changes_nothing() -> None:
+    source = "Leave is **thirty days** a year."
+    span = find_quote(source, "leave is thirty *days*")
+    assert span is not None
+    assert source[span.start : span.end] == "Leave is **thirty days"

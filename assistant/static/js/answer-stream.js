@@ -7,6 +7,7 @@ const STAGES = {
   searching: "Searching your documents…",
   reading: "Reading…",
   thinking: "Thinking…",
+  shortening: "That was too long for the model; asking with less…",
   writing: "Writing…",
 };
 const RETRY_MS = 1500;
@@ -71,7 +72,7 @@ class AnswerStream extends HTMLElement {
 
   #status({ stage, queue_position: position }) {
     const words = STAGES[stage] ?? "Working…";
-    this.#say(position ? `${position} ${position === 1 ? "question is" : "questions are"} ahead of yours…` : words);
+    this.#say(position ? `Place ${position} in the line…` : words);
   }
 
   #sources(passages) {

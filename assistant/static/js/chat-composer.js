@@ -21,7 +21,13 @@ class ChatComposer extends HTMLElement {
     const picker = this.querySelector("[data-picker]");
     if (picker) {
       on(picker, "change", (event) => this.#picked(event.target));
-      on(picker, "toggle", () => this.#place(picker));
+      on(picker, "toggle", () => this.#place(picker, "[data-picker-button]"));
+    }
+    const narrow = this.querySelector("[data-narrow]");
+    if (narrow) {
+      on(narrow, "change", () => this.#narrowed(narrow));
+      on(narrow, "toggle", () => this.#place(narrow, "[data-narrow-button]"));
+      on(this.querySelector("[data-chips]"), "click", (event) => this.#widen(event, narrow));
     }
     const running = document.querySelector("answer-stream");
     this.#busy(running?.stop ? () => running.stop() : null);
@@ -93,13 +99,60 @@ class ChatComposer extends HTMLElement {
       chosen.length === 0 ? "All collections" : chosen.length === 1 ? "1 collection" : `${chosen.length} collections`;
   }
 
-  #place(picker) {
-    const button = this.querySelector("[data-picker-button]").getBoundingClientRect();
+  // Chips say what is chosen; those without a button were set elsewhere and stay.
+  #narrowed(narrow) {
+    const chips = this.querySelector("[data-chips]");
+    for (const chip of chips.querySelectorAll(":scope > :has([data-clear])")) chip.remove();
+    const address = new URLSearchParams();
+    for (const field of narrow.querySelectorAll("[name=types]:checked, [name=since], [name=until]")) {
+      if (!field.value) continue;
+      const label = field.closest("label").textContent.trim();
+      const words = field.dataset.words ? `${field.dataset.words} ${dayInWords(field.value)}` : label;
+      chips.append(this.#chip(words, field));
+      address.append(field.name, field.value);
+    }
+    if (location.pathname !== "/") return;
+    for (const chosen of new URLSearchParams(location.search).getAll("collection")) address.append("collection", chosen);
+    history.replaceState(history.state, "", address.size ? `?${address}` : location.pathname);
+  }
+
+  #chip(words, field) {
+    const chip = document.createElement("li");
+    chip.className = "chip";
+    const text = document.createElement("span");
+    text.textContent = words;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.clear = field.name;
+    button.dataset.value = field.type === "checkbox" ? field.value : "";
+    button.setAttribute("aria-label", `Remove: ${words}`);
+    button.textContent = "×";
+    chip.append(text, button);
+    return chip;
+  }
+
+  #widen(event, narrow) {
+    const clear = event.target.closest("[data-clear]");
+    if (!clear) return;
+    for (const field of narrow.querySelectorAll(`[name=${clear.dataset.clear}]`)) {
+      if (field.type !== "checkbox") field.value = "";
+      else if (field.value === clear.dataset.value) field.checked = false;
+    }
+    this.#narrowed(narrow);
+    this.field.focus();
+  }
+
+  #place(picker, opener) {
+    const button = this.querySelector(opener).getBoundingClientRect();
     const isAbove = button.top > innerHeight / 2;
     picker.style.left = `${Math.max(8, Math.min(button.left, innerWidth - picker.offsetWidth - 8))}px`;
     picker.style.top = isAbove ? "auto" : `${button.bottom + 8}px`;
     picker.style.bottom = isAbove ? `${innerHeight - button.top + 8}px` : "auto";
   }
+}
+
+function dayInWords(day) {
+  return new Date(`${day}T00:00`).toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
 }
 
 // crypto.randomUUID exists on https and localhost only.

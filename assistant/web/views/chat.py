@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -17,11 +18,13 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from assistant.chat import actions
 from assistant.chat.models import Conversation, Message
 from assistant.documents.models import Collection, Document
+from assistant.retrieval.understanding import FIELDS
 from assistant.web.access import own_answer, own_conversation
 from assistant.web.answers import REASONS, view_of
 from assistant.web.context import history_of
 from assistant.web.forms import FeedbackForm, QuestionForm, TitleForm
 from assistant.web.library import readable_collections
+from assistant.web.narrowing import NarrowForm, readable_kinds, shown
 from assistant.web.requests import SignedInRequest
 
 HISTORY_CHANGED = "history-changed"
@@ -46,6 +49,7 @@ def chat(request: SignedInRequest) -> HttpResponse:
                 conversation = actions.create_conversation(
                     user=request.user,
                     collections=[c.pk for c in form.cleaned_data["collections"]],
+                    filters=form.filters(),
                 )
                 _ask(conversation, form, request)
         except ValidationError as error:
@@ -66,6 +70,7 @@ def conversation(request: SignedInRequest, pk: UUID) -> HttpResponse:
         try:
             with transaction.atomic():
                 _choose_collections(thread, form.cleaned_data["collections"], request)
+                actions.set_filters(thread, form.filters(thread.filters))
                 question, answer = _ask(thread, form, request)
         except ValidationError as error:
             return _refused(request, " ".join(error.messages))
@@ -150,7 +155,11 @@ def stop(request: SignedInRequest, pk: UUID) -> HttpResponse:
 @login_required
 @require_POST
 def ask_again(request: SignedInRequest, pk: UUID) -> HttpResponse:
-    """The question in front of a failed, stopped or interrupted answer, once more."""
+    """The question in front of an answer, once more.
+
+    ``widen`` asks it without the filters that were chosen, ``ignore`` without what was understood
+    from its words.
+    """
     answer = own_answer(request.user, pk)
     question = (
         Message.objects.for_user(request.user)
@@ -166,7 +175,12 @@ def ask_again(request: SignedInRequest, pk: UUID) -> HttpResponse:
         return _refused(request, "The question is no longer there.")
     try:
         asked, fresh = actions.ask(
-            answer.conversation, content=question.text, user=request.user, effort=answer.effort
+            answer.conversation,
+            content=question.text,
+            user=request.user,
+            effort=answer.effort,
+            filters={} if "widen" in request.POST else answer.narrowing.get("filters"),
+            ignored=[*answer.narrowing.get("ignored", ()), *_fields(request.POST)],
         )
     except ValidationError as error:
         return _refused(request, " ".join(error.messages))
@@ -216,6 +230,10 @@ def feedback(request: SignedInRequest, pk: UUID) -> HttpResponse:
     )
 
 
+def _fields(given: QueryDict) -> list[str]:
+    return [name for name in given.getlist("ignore") if name in FIELDS]
+
+
 def _ask(
     thread: Conversation, form: QuestionForm, request: SignedInRequest
 ) -> tuple[Message, Message]:
@@ -244,8 +262,16 @@ def _picker(request: SignedInRequest, thread: Conversation | None) -> dict[str, 
     return {
         "collections": collections,
         "chosen": {c.pk for c in collections if c.pk in chosen},
+        "kinds": readable_kinds(request.user),
+        "narrow": shown(thread.filters if thread else _asked_filters(request)),
         "key": uuid4(),
     }
+
+
+def _asked_filters(request: SignedInRequest) -> dict[str, Any]:
+    """Filters in the address of a new chat; what cannot be read is as if it were not there."""
+    form = NarrowForm(request.GET)
+    return form.filters() if form.is_valid() else {}
 
 
 def _new_chat(request: SignedInRequest) -> HttpResponse:

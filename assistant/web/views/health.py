@@ -34,14 +34,14 @@ async def ready(request: HttpRequest) -> JsonResponse:
 
     Public, so it says nothing but which part is missing: no versions, addresses or errors.
     """
-    parts: dict[str, Callable[[], Awaitable[bool]]] = {
+    parts: dict[str, Callable[[], Awaitable[bool | str]]] = {
         "database": _database,
         "broker": _broker,
         "embedder": _embedder,
         "llm": _llm,
     }
     results = await asyncio.gather(*(_within(check) for check in parts.values()))
-    checks = dict(zip(parts, ("ok" if fine else "unavailable" for fine in results), strict=True))
+    checks = dict(zip(parts, map(_word, results), strict=True))
     if not settings.LLM_BASE_URL:
         checks["llm"] = "not_configured"
     is_ready = all(checks[name] == "ok" for name in ("database", "broker", "embedder"))
@@ -51,7 +51,11 @@ async def ready(request: HttpRequest) -> JsonResponse:
     )
 
 
-async def _within(check: Callable[[], Awaitable[bool]]) -> bool:
+def _word(result: bool | str) -> str:
+    return result if isinstance(result, str) else "ok" if result else "unavailable"
+
+
+async def _within(check: Callable[[], Awaitable[bool | str]]) -> bool | str:
     try:
         return await asyncio.wait_for(check(), TIMEOUT_SECONDS)
     except Exception:  # noqa: BLE001 - a check that fails in any way is a part that is not there
@@ -94,8 +98,10 @@ def _query_embedder() -> Embedder:
         return engines.embedder()
 
 
-async def _llm() -> bool:
-    return (await engines.llm().check()).ok
+async def _llm() -> bool | str:
+    """``degraded``: some of several servers do not answer."""
+    health = await engines.llm().check()
+    return "degraded" if health.degraded else health.ok
 
 
 @require_safe

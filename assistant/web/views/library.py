@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from assistant.documents import actions
 from assistant.documents.models import Collection, Document
-from assistant.permissions.policy import abilities, role_on
+from assistant.permissions.policy import abilities, manages_any, role_on
 from assistant.permissions.roles import Role
 from assistant.web.access import collection_for, readable_collection
 from assistant.web.forms import CollectionForm
@@ -59,6 +59,7 @@ def library(request: SignedInRequest) -> HttpResponse:
         {
             "collections": collections,
             "form": form,
+            "manages_any": manages_any(request.user),
             "blocked": next(iter(blocked_queues().values()), None) if waits else None,
         },
         status=422 if form.errors else 200,
