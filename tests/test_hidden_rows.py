@@ -11,7 +11,7 @@ from django.apps import apps
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
 
-from assistant.chat.models import Citation, Conversation, Feedback, Message
+from assistant.chat.models import Bundle, Citation, Conversation, Feedback, Message
 from assistant.documents.actions import delete_document
 from assistant.documents.models import Collection, Document, DocumentVersion, VersionText
 from assistant.permissions.policy import AnyUser
@@ -25,7 +25,7 @@ from tests.factories import make_collection, make_document, make_group, make_use
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fake_embedder")]
 QUERY = "When does the canteen open?"
 SCOPED = (Collection, Document, DocumentVersion, VersionText, IngestionJob)
-OWNED = (Conversation, Message, Citation, Feedback)
+OWNED = (Conversation, Message, Bundle, Citation, Feedback)
 
 
 @dataclass
@@ -214,6 +214,7 @@ def _conversation_of(user: User, document: Document) -> None:
         answer=answer, ordinal=1, number=1, document=document, quote="noon", locator={}
     )
     Feedback.objects.create(answer=answer, rating="up")
+    Bundle.objects.create(answer=answer)
 
 
 @pytest.mark.parametrize("model", OWNED, ids=lambda model: model.__name__)
