@@ -113,13 +113,14 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Retrieved:
-    """``found`` are the best candidates, each with the score of the fusion."""
+    """``found`` are the best candidates, each with the score of the fusion; ``evidence`` is that of
+    each query."""
 
     clock: _Clock
     trace: Trace
     found: list[Passage]
     neighbours: list[Passage]
-    evidence: Evidence
+    evidence: list[Evidence]
     calibrated: Calibrated
 
 
@@ -254,8 +255,9 @@ def _retrieved(wanted: _Wanted, asked: _Asked) -> _Retrieved:
             clock.lap("load")
             if wanted.explain:
                 trace.describe(scope=scope)
-    best = max(fused, key=lambda each: each.ranking[0].score if each.ranking else 0.0)
-    return _Retrieved(clock, trace, found, neighbours, best.as_evidence(), calibrated)
+    return _Retrieved(
+        clock, trace, found, neighbours, [each.as_evidence() for each in fused], calibrated
+    )
 
 
 def _fused(
@@ -333,7 +335,7 @@ def _finished(wanted: _Wanted, retrieved: _Retrieved) -> SearchResult:
     found = _with_chances(wanted, retrieved)
     found, twins, trace.decisions = diversity.collapse(found)
     clock.lap("diversity")
-    relevance = found[0].score if found else 0.0
+    relevance = _relevance(wanted, retrieved) if found else 0.0
     if wanted.budget is None:
         # Better the same again than fewer than were asked for, or could be seen.
         lowest = found[-1].score if found else 0.0
@@ -357,13 +359,25 @@ def _finished(wanted: _Wanted, retrieved: _Retrieved) -> SearchResult:
     )
 
 
+def _relevance(wanted: _Wanted, retrieved: _Retrieved) -> float:
+    """The chance that the best passage answers the question, or one of the questions in it."""
+    if retrieved.trace.reranked:
+        return max(retrieved.trace.chances.values())
+    curve = retrieved.calibrated.curve(wanted.mode)
+    return max(
+        (curve.chance(part.scores[0], part) for part in retrieved.evidence if part.scores),
+        default=0.0,
+    )
+
+
 def _with_chances(wanted: _Wanted, retrieved: _Retrieved) -> list[Passage]:
     name: CurveName = "reranked" if retrieved.trace.reranked else wanted.mode
     curve = retrieved.calibrated.curve(name)
+    evidence = max(retrieved.evidence, key=lambda part: part.scores[0] if part.scores else 0.0)
     reranked = {item.chunk_id: item.score for item in retrieved.trace.reranked}
     chances = calibration.falling(
         [
-            curve.chance(passage.score, retrieved.evidence, reranked.get(passage.chunk_ids[0], 0.5))
+            curve.chance(passage.score, evidence, reranked.get(passage.chunk_ids[0], 0.5))
             for passage in retrieved.found
         ]
     )
