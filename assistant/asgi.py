@@ -129,6 +129,7 @@ async def _refuse(send: Send) -> None:
 async def _lifespan(receive: Receive, send: Send) -> None:
     from assistant.chat import running
     from assistant.database import in_database
+    from assistant.retrieval.analysis import detect_language
 
     while True:
         message = await receive()
@@ -138,6 +139,8 @@ async def _lifespan(receive: Receive, send: Send) -> None:
                 return
             running.attach(asyncio.get_running_loop())
             _drain_at_once()
+            # Loading what it knows takes a second, which the first question would wait for.
+            threading.Thread(target=detect_language, args=("ready",), daemon=True).start()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await running.drain(DRAIN_SECONDS)
