@@ -20,6 +20,7 @@ MARKER = re.compile(
     r"[\[［]\s*\^?(?P<plain>\d{1,3}(?:\s*[,;，–-]\s*\d{1,3})*)\s*[\]］]"
     r"|【\s*(?P<harmony>\d{1,6})\s*(?:†[^【】\n]{0,40})?】"
 )
+_OPENING = re.compile(r"[^:\n\"“]{1,60}:\s+")
 _QUOTED = re.compile(r"[\"“„«]([^\"”“»\n]{12,400})[\"”“»]")
 # Share of the weight of a claim's words that the quote must have; see benchmarks/citations.py.
 SUPPORT = 0.6
@@ -138,6 +139,16 @@ def bind(claim: str, source: str, *, about: str = "") -> Quote | None:
         whole = _whole(span, spans)
         is_same = not differs(claim, source[whole.start : whole.end], about=about)
         return _quote(source, whole, verified=is_same)
+    if opening := _OPENING.match(claim):
+        # "The handbook says: ..." is quoted like a sentence in quotation marks.
+        span = find_quote(source, claim[opening.end() :])
+        if span is not None and span.end - span.start >= MIN_VERBATIM_CHARACTERS:
+            whole = _whole(span, spans)
+            quoted = source[whole.start : whole.end]
+            is_same = not adds(opening[0], quoted, about=about) and not differs(
+                claim[opening.end() :], quoted, about=about
+            )
+            return _quote(source, whole, verified=is_same)
     return _best_sentences(claim, source, spans, about=about)
 
 

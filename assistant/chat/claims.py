@@ -60,6 +60,10 @@ _NEGATIONS_TEXT: Final = (
     " pas jamais sans aucun aucune nunca sin ningún ninguna"
 )
 _NEGATIONS: Final = frozenset(_NEGATIONS_TEXT.split())
+# Before a quotation they turn it.
+_DENIALS: Final = frozenset(
+    ["false", "wrong", "incorrect", "untrue", "myth", "falsch", "unwahr", "faux", "falso"]
+)
 # Words of one line exclude each other.
 _EXCLUSIVE: Final = tuple(
     frozenset(line.split())
@@ -144,7 +148,8 @@ def adds(around: str, quote: str, *, about: str = "") -> bool:
     """Whether the words around a quotation turn it or add a number that the quote lacks."""
     said = _tokens(without_bullet(around))
     known = set(_numbers([*_tokens(quote), *_tokens(about)]))
-    return not set(_numbers(said)) <= known or not _NEGATIONS.isdisjoint(said)
+    turning = _NEGATIONS | _DENIALS
+    return not set(_numbers(said)) <= known or not turning.isdisjoint(said)
 
 
 def measures(text: str) -> dict[str, frozenset[str]]:

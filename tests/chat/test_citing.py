@@ -151,3 +151,14 @@ def test_verified_quotes_are_verbatim_and_forged_markers_are_dropped() -> None:
     assert (counts.broken, counts.forged_shown) == (0, 0)
     assert counts.rate(right=False) <= 0.03
     assert counts.rate(right=True, among=lambda kind: "shortened" not in kind) >= 0.9
+
+
+def test_a_sentence_after_an_opening_is_quoted() -> None:
+    source = "Annual leave is thirty days. It can be carried over."
+    quote = bind("The handbook says: Annual leave is thirty days.", source)
+    assert quote is not None
+    assert (quote.text, quote.verified) == ("Annual leave is thirty days.", True)
+    for turned in ("It is wrong to say: ", "This is not so: ", "For 12 people: "):
+        quote = bind(f"{turned}Annual leave is thirty days.", source)
+        assert quote is not None
+        assert not quote.verified
