@@ -6,9 +6,8 @@ XQuAD (en): each question is asked of an index with its paragraph, of one withou
 whose neighbours are near misses, and of one without its whole article. The engine gets the five
 passages that are nearest by vector. Prints, for rising thresholds of its score, the share of the
 questions answered whose paragraph is there, and the false answers of both kinds; then how many of
-the answered quote what was asked. Ends with 1 when
-at 90 % answered 10 % or more get a false answer because their article was left out; near misses
-are the harder half, and their curve is reported.
+the answered quote what was asked. Ends with 1 when at 90 % answered 10 % or more get a false answer
+of either kind; near misses are the harder half.
 """
 
 from __future__ import annotations
@@ -112,7 +111,7 @@ def main() -> None:
             f" {np.mean(near >= threshold):21.3f}{named}"
         )
     print(f"the quotes hold the answer in {found['right'].mean():.3f} of all questions")
-    if np.mean(far >= at_ninety) >= MOST_FALSE:
+    if max(np.mean(far >= at_ninety), np.mean(near >= at_ninety)) >= MOST_FALSE:
         sys.exit("Too many false answers.")
 
 
