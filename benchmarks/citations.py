@@ -80,8 +80,6 @@ def handbook_texts(most: int = 240) -> tuple[tuple[str, str], ...]:
 
 def passages_of(title: str, text: str, number: int) -> list[tuple[Passage, str]]:
     """Passages of one page, each with the text of its version."""
-    from assistant.documents.locators import Locator
-    from assistant.retrieval import Passage
     from inference.embedding_models import resolve_model
     from inference.tokens import load_token_counter
     from ingestion.chunking import chunk_document
@@ -95,27 +93,39 @@ def passages_of(title: str, text: str, number: int) -> list[tuple[Passage, str]]
     drafts = chunk_document(
         document, title=title, tokens=load_token_counter(model), window=model.window
     )
-    found: list[tuple[Passage, str]] = []
-    for draft in drafts:
-        locator = Locator(char_start=draft.char_start, char_end=draft.char_end)
-        passage = Passage(
-            document_id=UUID(int=number),
-            external_id=None,
-            title=title,
-            version_id=UUID(int=number),
-            version_number=1,
-            version_created_at=datetime(2026, 1, 1, tzinfo=UTC),
-            media_type="text/markdown",
-            source_url="",
-            collection_id=UUID(int=1),
-            collection_name="Handbook",
-            text=document.text[draft.char_start : draft.char_end],
-            score=0.5,
-            locator=locator,
-            parts=(locator,),
+    return [
+        (
+            made_passage(
+                number, title, document.text[draft.char_start : draft.char_end], draft.char_start
+            ),
+            document.text,
         )
-        found.append((passage, document.text))
-    return found
+        for draft in drafts
+    ]
+
+
+def made_passage(number: int, title: str, text: str, start: int = 0) -> Passage:
+    """A passage of document ``number`` that no index brought; ``text`` begins at ``start``."""
+    from assistant.documents.locators import Locator
+    from assistant.retrieval import Passage
+
+    locator = Locator(char_start=start, char_end=start + len(text))
+    return Passage(
+        document_id=UUID(int=number),
+        external_id=None,
+        title=title,
+        version_id=UUID(int=number),
+        version_number=1,
+        version_created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        media_type="text/markdown",
+        source_url="",
+        collection_id=UUID(int=1),
+        collection_name="Handbook",
+        text=text,
+        score=0.5,
+        locator=locator,
+        parts=(locator,),
+    )
 
 
 def changed_word(sentence: str, words: list[str], choose: random.Random) -> str | None:

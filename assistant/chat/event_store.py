@@ -15,11 +15,12 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import redis.asyncio
 from django.conf import settings
 from redis.exceptions import RedisError
+
+from assistant.chat.per_loop import PerLoop
 
 log = logging.getLogger(__name__)
 
@@ -172,15 +173,7 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         return
 
 
-_stores: WeakKeyDictionary[asyncio.AbstractEventLoop, EventStore] = WeakKeyDictionary()
-
-
-def store() -> EventStore:
-    """The store of the running loop."""
-    loop = asyncio.get_running_loop()
-    if loop not in _stores:
-        _stores[loop] = EventStore()
-    return _stores[loop]
+store = PerLoop(EventStore)
 
 
 async def which_exist(keys: Sequence[str]) -> set[str]:

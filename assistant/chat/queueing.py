@@ -20,7 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
-from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio
@@ -30,6 +29,7 @@ from redis.exceptions import RedisError
 
 from assistant import engines
 from assistant.chat.events import Delta, Done, Event, Status
+from assistant.chat.per_loop import PerLoop
 from assistant.chat.turn import Turn
 from assistant.users.models import ApiToken, User
 from inference.types import EngineError
@@ -329,15 +329,7 @@ class _Keeper:
                 await self.script("renew")(keys=[_PREFIX], args=args)
 
 
-_keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Keeper] = WeakKeyDictionary()
-
-
-def _keeper() -> _Keeper:
-    """Connections belong to the loop that opened them."""
-    loop = asyncio.get_running_loop()
-    if loop not in _keepers:
-        _keepers[loop] = _Keeper()
-    return _keepers[loop]
+_keeper = PerLoop(_Keeper)
 
 
 _away_until = 0.0

@@ -79,9 +79,14 @@ async def support_of(
     Sentences that could not be compared in time are left out.
     """
     claims = _claims(text, citations)
-    known = [_verified(claim, next(c for c in claim.citations if c.verified)) for claim in claims
-             if any(c.verified for c in claim.citations)]  # fmt: skip
-    open_claims = [claim for claim in claims if not any(c.verified for c in claim.citations)]
+    known: list[Sentence] = []
+    open_claims: list[_Claim] = []
+    for claim in claims:
+        citation = next((each for each in claim.citations if each.verified), None)
+        if citation is None:
+            open_claims.append(claim)
+        else:
+            known.append(_verified(claim, citation))
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             known += await _compared(open_claims, passages)

@@ -14,7 +14,6 @@ from contextlib import aclosing
 from contextvars import Context
 from time import perf_counter
 from typing import cast
-from weakref import WeakKeyDictionary
 
 from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
@@ -23,6 +22,7 @@ from redis.exceptions import RedisError
 
 from assistant.chat import rights, stream
 from assistant.chat.events import Delta, Done, Event, Failed
+from assistant.chat.per_loop import PerLoop
 from assistant.chat.turn import Turn
 from inference.types import EngineError
 
@@ -165,14 +165,7 @@ def _end(turn: Turn, verdict: Event) -> None:
         turn.puller.cancel()
 
 
-_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
-
-
-def _watch() -> _Watch:
-    loop = asyncio.get_running_loop()
-    if loop not in _watches:
-        _watches[loop] = _Watch()
-    return _watches[loop]
+_watch = PerLoop(_Watch)
 
 
 def end_all(verdict: Event) -> None:

@@ -17,11 +17,13 @@ from django.db.models import Q
 from django.utils import timezone
 from pgvector.django import HalfVectorField
 
+LOTS = 1 << 20
+
 
 class Lot(models.Func):
-    """A number from 0 to 2^20 - 1 that depends on the id alone and looks random."""
+    """A number from 0 to LOTS - 1 that depends on the id alone and looks random."""
 
-    template = "(hashint8(%(expressions)s) & 1048575)"
+    template = f"(hashint8(%(expressions)s) & {LOTS - 1})"
     output_field = models.IntegerField()
 
 

@@ -7,6 +7,7 @@ into a list without twins, fitted to a budget and given its chances (``_finished
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -34,7 +35,7 @@ from assistant.retrieval.models import Chunk, EmbeddingSpace
 from assistant.retrieval.passages import Passage
 from assistant.retrieval.row_security import reading_as
 from assistant.retrieval.scope import Scope, scope_of
-from assistant.retrieval.splitting import MOST_PARTS, parts_of
+from assistant.retrieval.splitting import parts_of
 from assistant.retrieval.tracing import ArmName, ArmTrace, FusionTrace, Trace, TracedChunk
 from inference.types import Reranker, Vectors
 
@@ -134,20 +135,18 @@ def search(
     filters: Mapping[str, Any] | None = None,
     rerank: bool = True,
     budget: int | None = None,
-    parts: Sequence[str] = (),
     explain: bool = False,
 ) -> SearchResult:
     """The passages that ``user`` may read and that answer ``query`` best.
 
     With ``budget`` (tokens) neighbouring passages are joined and the list is cut to fit a prompt.
-    ``parts`` are further queries that ``query`` consists of; without them a compound question is
-    split here. With ``explain`` the result has a trace. No database connection is held while the
-    query is embedded or the passages are reranked.
+    A compound question is split. With ``explain`` the result has a trace. No database connection is
+    held while the query is embedded or the passages are reranked.
 
     Raises Collection.DoesNotExist when one of ``collections`` is absent or hidden, ValidationError
     for a bad filter, EngineError when the query cannot be embedded.
     """
-    queries = _queries(query, parts)
+    queries = _queries(query)
     wanted = _Wanted(queries, user, collections, limit, mode, filters, rerank, budget, explain)
     while True:
         space = None if mode == "keyword" else spaces.active()
@@ -178,11 +177,10 @@ async def asearch(
     filters: Mapping[str, Any] | None = None,
     rerank: bool = True,
     budget: int | None = None,
-    parts: Sequence[str] = (),
     explain: bool = False,
 ) -> SearchResult:
     """``search`` for async callers: no thread is held while a model works."""
-    queries = _queries(query, parts)
+    queries = _queries(query)
     wanted = _Wanted(queries, user, collections, limit, mode, filters, rerank, budget, explain)
     while True:
         space = None if mode == "keyword" else await in_database(spaces.active)()
@@ -199,15 +197,16 @@ async def asearch(
         if reranker is not None and retrieved.found:
             texts = [passage.text for passage in retrieved.found]
             _reordered(retrieved, reranker, await reranking.arerank(reranker, query, texts))
-        return _finished(wanted, retrieved)
+        # Comparing texts and counting tokens would hold up everybody's streams.
+        return await asyncio.to_thread(_finished, wanted, retrieved)
 
 
 class _SpaceSwitched(Exception):
     """Another model's vectors are searched since the question was embedded."""
 
 
-def _queries(query: str, parts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((query, *(tuple(parts)[:MOST_PARTS] or parts_of(query)))))
+def _queries(query: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((query, *parts_of(query))))
 
 
 def _texts(wanted: _Wanted, space: EmbeddingSpace) -> list[str]:

@@ -24,10 +24,10 @@ from django.db import connection
 
 from assistant.retrieval import frequencies
 from assistant.retrieval.analysis import Term
+from assistant.retrieval.models import LOTS
 from assistant.retrieval.scope import Scope
 
 SIZE: Final = 600
-_LOTS: Final = 1 << 20
 # A language with a smaller share of the sample is not worth a stem of its own for every word.
 _LANGUAGE_SHARE: Final = 0.01
 _MOST_LANGUAGES: Final = 6
@@ -90,9 +90,9 @@ def _draw(scope: Scope) -> Sample:
         cursor.execute(
             f"""
             WITH drawn AS MATERIALIZED (
-                SELECT c.id, c.language, c.term_count, hashint8(c.id) & {_LOTS - 1} AS lot
+                SELECT c.id, c.language, c.term_count, hashint8(c.id) & {LOTS - 1} AS lot
                 FROM retrieval_chunk c WHERE {scope.filtering("c.collection_id")}
-                ORDER BY hashint8(c.id) & {_LOTS - 1} LIMIT {SIZE}
+                ORDER BY hashint8(c.id) & {LOTS - 1} LIMIT {SIZE}
             )
             SELECT drawn.language, drawn.term_count, c.frequencies,
                    CASE WHEN c.frequencies IS NULL THEN c.terms::text END,
@@ -105,7 +105,7 @@ def _draw(scope: Scope) -> Sample:
         rows = cursor.fetchall()
     count = float(len(rows))
     if rows and rows[0][4] == SIZE:
-        count *= (SIZE - 1) / SIZE * _LOTS / max(rows[0][5], 1)
+        count *= (SIZE - 1) / SIZE * LOTS / max(rows[0][5], 1)
     return Sample(
         packed=[frequencies.of(row[2], row[3]) for row in rows],
         count=count,

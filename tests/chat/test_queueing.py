@@ -17,6 +17,7 @@ from django.core.exceptions import ValidationError
 from assistant.chat import actions, queueing
 from assistant.chat.events import Delta, Done, Event, Status
 from assistant.chat.models import Conversation, Message
+from assistant.chat.per_loop import PerLoop
 from assistant.chat.queueing import Asker, admitted, reserve, take_place
 from assistant.chat.turn import Turn
 from assistant.users.models import ApiToken
@@ -228,7 +229,7 @@ async def test_what_lives_keeps_its_place(
 async def test_without_redis_each_process_admits_by_itself(
     settings: LazySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queueing, "_keepers", type(queueing._keepers)())
+    monkeypatch.setattr(queueing, "_keeper", PerLoop(queueing._Keeper))
     monkeypatch.setattr(queueing, "_away_until", 0.0)
     settings.REDIS_URL = "redis://127.0.0.1:9/0"
     async with aclosing(admitted(turn_of("ann", seconds=30), written)) as one:

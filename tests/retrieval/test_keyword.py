@@ -96,20 +96,23 @@ def fill(collection: Collection, count: int, *, seed: int) -> None:
     make_document(collection, title="Many", text="\n\n".join(paragraphs))
 
 
-def exactly(query: str, reader: User, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def exactly(query: str, reader: User, monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    """Score of each chunk, best first, when all are read."""
     with monkeypatch.context() as patch:
         patch.setattr(keyword, "EXACT_UP_TO", 10_000)
         patch.setattr(statistics, "SIZE", 10_000)
-        return [each.chunk_id for each in ranked(query, reader)]
+        return {each.chunk_id: each.score for each in ranked(query, reader)}
 
 
-@pytest.mark.parametrize("query", ["raree wordaa wordab", "wordab wordac wordae", "rarec rared"])
+@pytest.mark.parametrize("query", ["raree wordaa wordab", "wordab wordac wordae", "rarec rarek"])
 def test_a_plan_with_few_candidates_finds_what_a_full_one_finds(
     query: str, many: Collection, reader: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keyword, "CANDIDATES", 300)
     found = [each.chunk_id for each in ranked(query, reader)][:10]
-    assert len(set(found) & set(exactly(query, reader, monkeypatch)[:10])) >= 8
+    scores = exactly(query, reader, monkeypatch)
+    # Which chunks are drawn depends on their ids, and those on the tests that ran before.
+    assert sum(scores.get(each, 0.0) for each in found) >= 0.9 * sum(list(scores.values())[:10])
 
 
 def test_hidden_texts_change_no_score(many: Collection, reader: User) -> None:
