@@ -126,10 +126,23 @@ async def _refuse(send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+def _warm_up() -> None:
+    """Reading what is known of languages takes seconds, which the first question would wait for."""
+    from django.db import connection
+
+    from assistant.retrieval import analysis, statistics
+
+    try:
+        analysis.warm_up(statistics.languages_of_site())
+    except DatabaseError as error:  # whoever asks first waits, and is told when it goes on
+        logger.warning("The languages of the site are not known yet: %s", error)
+    finally:
+        connection.close()
+
+
 async def _lifespan(receive: Receive, send: Send) -> None:
     from assistant.chat import running
     from assistant.database import in_database
-    from assistant.retrieval.analysis import detect_language
 
     while True:
         message = await receive()
@@ -139,8 +152,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
                 return
             running.attach(asyncio.get_running_loop())
             _drain_at_once()
-            # Loading what it knows takes a second, which the first question would wait for.
-            threading.Thread(target=detect_language, args=("ready",), daemon=True).start()
+            threading.Thread(target=_warm_up, daemon=True).start()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await running.drain(DRAIN_SECONDS)

@@ -16,6 +16,7 @@ import time
 
 import psycopg
 
+from assistant.retrieval import analysis
 from benchmarks._site import Site, cpu_seconds, documents, peak_memory, running_site, upload
 from benchmarks.ingestion import wait
 
@@ -44,9 +45,10 @@ WITH made AS (
 ), chunk AS (
     INSERT INTO retrieval_chunk
         (version_id, document_id, collection_id, ordinal, text, context, heading_path, char_start,
-         char_end, content_hash, terms, term_count)
+         char_end, content_hash, terms, term_count, analyser)
     SELECT version, document, %(collection)s, part, words, '', '{}', 0, length(words),
-           sha256((n || ' ' || part)::bytea), to_tsvector('english', words), 40
+           sha256((n || ' ' || part)::bytea), to_tsvector('english', words), 40,
+           %(analyser)s
     FROM made CROSS JOIN generate_series(0, 1) AS part CROSS JOIN LATERAL (
         SELECT string_agg('word' || (random() * 20000)::int, ' ') || ' ' || n AS words
         FROM generate_series(1, 40 + (n %% 2))
@@ -112,6 +114,7 @@ def fill(site: Site, collection: str, start: int, stop: int) -> None:
                 "start": begin,
                 "stop": min(stop, begin + _AT_ONCE),
                 "width": row[0],
+                "analyser": analysis.VERSION,
             }
             connection.execute(_FILL, values)
         connection.execute("SET maintenance_work_mem = '1GB'")

@@ -1,7 +1,7 @@
 """Text to index terms: the one analyser for texts and questions.
 
 Each word of a text becomes one lexeme: NFKC, lower case, the Snowball stem of its language, accents
-folded. What is written without spaces becomes pairs of characters; codes, file names, addresses
+folded; a compound stands for its parts as well. What is written without spaces becomes pairs of characters; codes, file names, addresses
 and versions are kept whole and by their parts. The lexemes carry their places, so that phrases can
 be found. A question cannot know which language a text is in: each of its words stands for the
 stems of all languages that the reader's texts have, as alternatives of one term.
@@ -10,7 +10,7 @@ stems of all languages that the reader's texts have, as alternatives of one term
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Final
@@ -19,11 +19,13 @@ import regex
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from Stemmer import Stemmer
 
+from assistant.retrieval import compounds
+from assistant.retrieval.compounds import COMPOUNDING, parts_of
 from assistant.retrieval.frequencies import code, pack
 from assistant.retrieval.tokens import Token, runs_of, tokens_of
 
 # Raised whenever a text would get other terms: what an older version made is then renewed.
-VERSION: Final = 2
+VERSION: Final = 3
 
 # Languages told apart, ISO 639-1. The model knows 140; those that a short text of another one is
 # often taken for (Wu for Chinese, Egyptian for Arabic, Luxembourgish for German) are left out.
@@ -211,7 +213,13 @@ def terms_of_text(text: str, *, language: str) -> tuple[str, int]:
 def _named(run: str, language: str) -> tuple[tuple[tuple[str, int], ...], int, int]:
     """The quoted lexemes of a run, their places in it, how many places it takes, and its words."""
     tokens = tokens_of(run)
-    named = ((quoted(_lexeme_of(token, language)), token.place) for token in tokens)
+    named = [(quoted(_lexeme_of(token, language)), token.place) for token in tokens]
+    named += [
+        (quoted(lexeme(part, language)), token.place)
+        for token in tokens
+        if not token.exact
+        for part in parts_of(token.text, language)
+    ]
     width = max((token.place for token in tokens), default=-1) + 1
     return (
         tuple(one for one in named if one[0] != "''"),
@@ -299,8 +307,8 @@ def terms_of_question(text: str, *, languages: Iterable[str], limit: int) -> Que
     """The first ``limit`` distinct terms of ``text``, for texts in any of ``languages``."""
     languages = tuple(dict.fromkeys(languages)) or ("",)
     terms: dict[tuple[str, ...], Term] = {}
-    for token in (token for run in runs_of(text) for token in tokens_of(run)):
-        term = _term(token, languages)
+    tokens = [token for run in runs_of(text) for token in tokens_of(run)]
+    for term in (*(_term(token, languages) for token in tokens), *_parts(tokens, text, languages)):
         if term is not None and len(terms) < limit:
             terms.setdefault(term.lexemes, term)
     phrases = (
@@ -321,6 +329,25 @@ def _term(token: Token, languages: Sequence[str]) -> Term | None:
         return None
     alone = token.exact and len(token.text) == 1 and not token.text.isascii()
     return Term(tuple(names), starts=alone)
+
+
+def _parts(tokens: Sequence[Token], text: str, languages: Sequence[str]) -> Iterator[Term]:
+    """What compounds are made of: they find texts that say it in several words."""
+    compounding = [language for language in languages if language in COMPOUNDING]
+    asked = detect_language(text) if compounding else None
+    for language in compounding:
+        if asked in (language, None):
+            for token in tokens:
+                if not token.exact:
+                    for part in parts_of(token.text, language):
+                        yield Term((lexeme(part, language),))
+
+
+def warm_up(languages: Iterable[str]) -> None:
+    """Read what questions to texts in ``languages`` need; takes up to a second for each."""
+    detect_language("ready")
+    for language in languages:
+        compounds.load(language)
 
 
 def _phrase(text: str, languages: Sequence[str]) -> str:

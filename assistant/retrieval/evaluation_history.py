@@ -20,13 +20,9 @@ from assistant.retrieval import analysis, spaces
 
 # What decides a ranking: a change in any of these makes another fingerprint.
 _CODE = (
-    "analysis",
-    "tokens",
-    "keyword",
-    "vector",
-    "fusion",
-    "passages",
-    "searching",
+    *("analysis", "tokens", "compounds", "frequencies", "statistics", "keyword", "vector"),
+    *("languages", "fusion", "splitting", "reranking", "similarity", "diversity", "calibration"),
+    *("passages", "searching"),
 )
 
 

@@ -115,6 +115,18 @@ def _draw(scope: Scope) -> Sample:
     )
 
 
+def languages_of_site() -> list[str]:
+    """What the texts of the whole site are written in, for what is loaded before anybody asks."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT c.language FROM retrieval_chunk c
+            ORDER BY hashint8(c.id) & {LOTS - 1} LIMIT {SIZE}
+            """
+        )
+        return _languages([row[0] for row in cursor.fetchall()])
+
+
 def _languages(found: list[str]) -> list[str]:
     often = Counter(found).most_common(_MOST_LANGUAGES)
     return [language for language, count in often if count >= _LANGUAGE_SHARE * len(found)]

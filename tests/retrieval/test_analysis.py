@@ -10,6 +10,7 @@ from assistant.retrieval.analysis import (
     terms_of_question,
     terms_of_text,
 )
+from assistant.retrieval.compounds import parts_of
 
 
 def lexemes(text: str, language: str = "en") -> set[str]:
@@ -82,6 +83,34 @@ def test_a_question_finds_what_is_written(language: str, asked: str, written: st
     have = lexemes(written, language)
     for term in terms_of_question(asked, languages=[language], limit=60).terms:
         assert have.intersection(term.lexemes), (term, have)
+
+
+@pytest.mark.parametrize(
+    ("language", "word", "parts"),
+    [
+        ("de", "Jahresurlaubsantrag", ("jahres", "urlaubs", "antrag")),
+        ("de", "Kündigungsfristen", ("kündigung", "fristen")),
+        ("de", "Arbeitszeiterfassung", ("arbeits", "zeit", "erfassung")),
+        ("nl", "vakantiedagen", ("vakantie", "dagen")),
+        ("sv", "semesteransökan", ("semester", "ansökan")),
+        ("de", "Wissenschaft", ()),
+        ("de", "Regierung", ()),
+        ("de", "Unternehmen", ()),
+        ("en", "handbook", ()),
+    ],
+)
+def test_a_compound_is_made_of_words(language: str, word: str, parts: tuple[str, ...]) -> None:
+    assert parts_of(word, language) == parts
+
+
+def test_a_compound_and_its_parts_find_each_other() -> None:
+    written, apart = lexemes("Der Urlaubsantrag liegt vor.", "de"), lexemes("Antrag", "de")
+    assert apart <= written
+    asked = terms_of_question("Wo stelle ich den Urlaubsantrag?", languages=["de"], limit=60)
+    assert any(apart.intersection(term.lexemes) for term in asked.terms)
+    english = terms_of_question("Where is the Urlaubsantrag form?", languages=["de"], limit=60)
+    assert not any(apart.intersection(term.lexemes) for term in english.terms)
+    assert terms_of_text("Urlaubsantrag", language="de")[1] == 1
 
 
 def test_vietnamese_words_differ_by_their_marks() -> None:
