@@ -20,7 +20,7 @@ run: $(VENV)/.installed ## install what is missing and start everything; Ctrl-C 
 	@exec $(BIN)/python manage.py up
 
 test: lint browser ## all checks and all tests, the browser's included
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m tests $(PYTEST_ARGS)
 
 test-vllm: $(VENV)/.installed-test ## against a real vLLM on the processor; tests/vllm says what it needs
 	@test -n "$$VLLM_PYTHON" -a -n "$$VLLM_MODEL_DIR" || \

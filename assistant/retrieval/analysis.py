@@ -1,10 +1,11 @@
 """Text to index terms: the one analyser for texts and questions.
 
 Each word of a text becomes one lexeme: NFKC, lower case, the Snowball stem of its language, accents
-folded; a compound stands for its parts as well. What is written without spaces becomes pairs of characters; codes, file names, addresses
-and versions are kept whole and by their parts. The lexemes carry their places, so that phrases can
-be found. A question cannot know which language a text is in: each of its words stands for the
-stems of all languages that the reader's texts have, as alternatives of one term.
+folded; a compound stands for its parts as well. What is written without spaces becomes pairs of
+characters; codes, file names, addresses and versions are kept whole and by their parts. The lexemes
+carry their places, so that phrases can be found. A question cannot know which language a text is
+in: each of its words stands for the stems of all languages that the reader's texts have, as
+alternatives of one term.
 """
 
 from __future__ import annotations
