@@ -376,7 +376,7 @@ EMBEDDING_API_KEY = _text("EMBEDDING_API_KEY") or SERVICES.get("embedding_api_ke
 LLM_BASE_URL = _text("LLM_BASE_URL")
 LLM_MODEL = _text("LLM_MODEL")
 LLM_API_KEY = _text("LLM_API_KEY")
-# For what is short and has no reader waiting for its style: rewriting questions, titles.
+# For what is short and whose style nobody waits for: rewriting questions, titles, follow-ups.
 LLM_SMALL_MODEL = _text("LLM_SMALL_MODEL")
 LLM_SMALL_BASE_URL = _text("LLM_SMALL_BASE_URL")
 LLM_SMALL_API_KEY = _text("LLM_SMALL_API_KEY")
@@ -426,6 +426,16 @@ SOURCE_TOKEN_BUDGET = _int("SOURCE_TOKEN_BUDGET", 3000)
 NOT_FOUND_TEXT = _text(
     "NOT_FOUND_TEXT", "I found nothing about this in the {documents} that you can read."
 )
+# Up to three questions that could follow, proposed by the small model after an answer.
+SUGGEST_FOLLOW_UPS = _flag("SUGGEST_FOLLOW_UPS", default=True)
+# What every answer keeps to besides the product's own rules, such as tone and house terms.
+ANSWER_INSTRUCTIONS = _text("ANSWER_INSTRUCTIONS")
+# Of the site's and of each collection's instructions; and of all collections' in one prompt.
+INSTRUCTIONS_MAX_TOKENS = _int("INSTRUCTIONS_MAX_TOKENS", 500)
+INSTRUCTIONS_TOKEN_BUDGET = _int("INSTRUCTIONS_TOKEN_BUDGET", 1500)
+# Files that can be attached to one conversation, and how long its questions wait for them.
+MAX_ATTACHMENTS = _int("MAX_ATTACHMENTS", 10)
+ATTACHMENT_WAIT_SECONDS = _int("ATTACHMENT_WAIT_SECONDS", 60)
 # Days that the text of prompts is kept with answers, for managers; 0: only their digests.
 PROMPT_RETENTION_DAYS = _int("PROMPT_RETENTION_DAYS", 30)
 ANSWER_EVENTS_TTL_SECONDS = _int("ANSWER_EVENTS_TTL_SECONDS", 3600)

@@ -3,8 +3,10 @@
     python -m benchmarks._scripted_model PORT
 
 It reads the seconds to the first token, the tokens a second and their number out of the question,
-as ``(first 0.05 rate 100 tokens 200)``. Every token is the moment it was sent, in milliseconds of
-the machine's monotonic clock, so that whoever reads it can tell the delay; one in a hundred cites.
+as ``(first 0.05 rate 100 tokens 200)``; with ``at 123.4`` for ``first 0.05`` it begins at that
+moment of the machine's monotonic clock. Every token is the moment it was sent, in tenths of a
+millisecond of that clock, so that whoever reads it can tell the delay. They make sentences of
+twenty; one sentence in five cites.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import cast
 
 import uvloop
 
-_SCRIPT = re.compile(rb"\(first ([\d.]+) rate ([\d.]+) tokens (\d+)\)")
+_SCRIPT = re.compile(rb"\((first|at) ([\d.]+) rate ([\d.]+) tokens (\d+)\)")
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ntransfer-encoding: chunked\r\n\r\n"
 _TOKEN = (
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"scripted",'
@@ -55,7 +57,10 @@ class _Connection(asyncio.Protocol):
             self._transport.write(_HEAD % b"application/json" + _chunk(json) + b"0\r\n\r\n")
             return
         _running.add(self)
-        first, rate, tokens = (float(n) for n in (_SCRIPT.findall(body) or [(0.05, 100, 200)])[-1])
+        kind, *numbers = (_SCRIPT.findall(body) or [(b"first", 0.05, 100, 200)])[-1]
+        first, rate, tokens = map(float, numbers)
+        if kind == b"at":
+            first = max(0.0, first - time.monotonic())
         self._left, self._tokens, self._pause = int(tokens), int(tokens), 1 / rate
         self._transport.write(_HEAD % b"text/event-stream")
         self._loop = asyncio.get_running_loop()
@@ -70,8 +75,8 @@ class _Connection(asyncio.Protocol):
             self._transport.write(_chunk(_END % self._tokens) + b"0\r\n\r\n")
             return
         self._left -= 1
-        mark = b" [1]." if self._left % 100 == 50 else b""
-        self._transport.write(_chunk(_TOKEN % (b"%.1f%s" % (time.monotonic() * 1000, mark))))
+        end = b"" if self._left % 20 != 10 else b" [1]." if self._left % 100 == 50 else b"."
+        self._transport.write(_chunk(_TOKEN % (b"%d%s" % (time.monotonic() * 10_000, end))))
         self._due += self._pause
         self._loop.call_at(self._due, self._say)
 

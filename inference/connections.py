@@ -11,12 +11,16 @@ import asyncio
 import os
 import ssl
 import threading
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import AiohttpResponseStream
 
+# The extension of a response with a function: what of its body has come and was not read yet.
+ARRIVED: Final = "arrived"
 LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 
 
@@ -48,7 +52,7 @@ class StreamingTransport(AiohttpTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
-            return await super().handle_async_request(request)
+            response = await super().handle_async_request(request)
         except httpx.HTTPError as error:
             # The parent calls everything that is no refused connection a timeout.
             if isinstance(error.__cause__, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
@@ -56,6 +60,19 @@ class StreamingTransport(AiohttpTransport):
                     raise
                 raise httpx.ReadError(str(error)) from error
             raise
+        if "Content-Encoding" not in response.headers:
+            response.extensions[ARRIVED] = partial(
+                _arrived, cast("AiohttpResponseStream", response.stream)
+            )
+        return response
+
+
+def _arrived(stream: AiohttpResponseStream) -> bytes:
+    """Empty when there is nothing, and when the connection broke: reading on says so."""
+    try:
+        return stream._aiohttp_response.content.read_nowait()
+    except (aiohttp.ClientError, OSError):
+        return b""
 
 
 class Connections:

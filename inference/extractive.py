@@ -1,7 +1,8 @@
 """The engine used when no language model is connected: it quotes the sentences that answer.
 
-Each candidate sentence is scored by the cosine of its embedding with the question and by the
-share of the question's rare words that it and its passage hold. The best few are quoted verbatim,
+Each candidate sentence is scored by the cosine of its embedding with the question, by the share of
+the question's rare words that it and its passage hold, and by whether it has what is asked for (a
+time, a number, a name). The best few are quoted verbatim,
 each followed by its source number. Below a measured score the engine abstains instead.
 """
 
@@ -16,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from inference.asked_for import holds, kind_of
 from inference.prompts import NO_ANSWER
 from inference.sentences import Kind, Piece, split
 from inference.types import (
@@ -37,9 +39,11 @@ NOTICE: Final = (
 
 # Chosen on XQuAD (en): see benchmarks/abstention.py for the measurement.
 COSINE_WEIGHT: Final = 0.6
-TERM_WEIGHT: Final = 0.4
+TERM_WEIGHT: Final = 0.3
 RANK_WEIGHT: Final = 0.05
-PASSAGE_WEIGHT: Final = 0.2
+PASSAGE_WEIGHT: Final = 0.3
+# What a sentence loses that has no time, number or name where one is asked for.
+KIND_PENALTY: Final = 0.05
 ABSTAIN_BELOW: Final = 0.6
 _KEEP_FROM_BEST: Final = 0.8
 _MAX_QUOTES: Final = 3
@@ -223,6 +227,9 @@ class ExtractiveLLM:
             + RANK_WEIGHT * ranks
             + PASSAGE_WEIGHT * wholes
         )
+        if kind := kind_of(question):
+            lacks = [not holds(candidate.text, kind, question) for candidate in found]
+            scores -= KIND_PENALTY * np.array(lacks)
         return np.asarray(scores, dtype=np.float64)
 
 

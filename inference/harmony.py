@@ -17,6 +17,9 @@ _PARTIAL_TOKEN: Final = re.compile(r"<(?:\|(?:[a-z_]{1,20}\|?)?)?\Z")
 _WORDS: Final = ("assistantfinal", "assistantcommentary", "assistantanalysis")
 _MARKER: Final = re.compile("|".join((_TOKEN.pattern, *_WORDS)))
 _LONGEST_WORD: Final = max(map(len, _WORDS))
+_PARTIAL_WORD: Final = re.compile(
+    r"a(?:" + "|".join(sorted({word[1:n] for word in _WORDS for n in range(1, len(word))})) + r")\Z"
+)
 # After these comes what the reader may see; any other token leaves reasoning hidden.
 _ENDS: Final = frozenset(
     {"<|end|>", "<|return|>", "<|call|>", "assistantfinal", "assistantcommentary"}
@@ -118,9 +121,6 @@ class HarmonyFilter:
 def _undecided(text: str, at: int) -> int:
     """Where a tail begins that may become a marker with the next delta."""
     partial = _PARTIAL_TOKEN.search(text, max(at, len(text) - 24))
-    if partial:
-        return partial.start()
-    for start in range(max(at, len(text) - _LONGEST_WORD + 1), len(text)):
-        if any(word.startswith(text[start:]) for word in _WORDS):
-            return start
-    return len(text)
+    if partial is None:
+        partial = _PARTIAL_WORD.search(text, max(at, len(text) - _LONGEST_WORD + 1))
+    return partial.start() if partial else len(text)

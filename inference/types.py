@@ -24,12 +24,16 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """One numbered passage as the model sees it. ``number`` counts from 1."""
+    """One numbered passage as the model sees it. ``number`` counts from 1.
+
+    ``collection`` names the collection where that has instructions of its own.
+    """
 
     number: int
     title: str
     text: str
     heading_path: tuple[str, ...] = ()
+    collection: str = ""
 
 
 @dataclass(frozen=True, slots=True)

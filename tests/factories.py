@@ -12,6 +12,7 @@ from django.contrib.auth.models import Group
 from django.core.files.base import ContentFile
 from django.db import transaction
 
+from assistant.chat.models import Conversation, Message
 from assistant.documents import actions as documents
 from assistant.documents.actions import Upload
 from assistant.documents.models import Collection, Document, DocumentVersion
@@ -146,6 +147,28 @@ def _embed(version_id: UUID) -> None:
     while batch := index.chunks_without_vector([version_id], space=space, limit=64):
         vectors = embedder.embed([chunk.embed_text for chunk in batch], kind="passage")
         index.store_vectors(batch, vectors, space=space)
+
+
+def make_turn(conversation: Conversation, *, question: str = "When?", **answer: Any) -> Message:
+    """A question at the end of the branch that is shown, and its answer, which is returned."""
+    last = conversation.messages.count()
+    asked = Message.objects.create(
+        conversation=conversation,
+        parent=conversation.leaf,
+        role=Message.Role.QUESTION,
+        ordinal=last + 1,
+        text=question,
+    )
+    made: Message = Message.objects.create(
+        conversation=conversation,
+        parent=asked,
+        role=Message.Role.ANSWER,
+        ordinal=last + 2,
+        **answer,
+    )
+    conversation.leaf = made
+    conversation.save()
+    return made
 
 
 def file_named(name: str, content: bytes) -> ContentFile[bytes]:

@@ -263,6 +263,9 @@ API_ROWS: dict[str, Row] = {
     "api:events": Row((api("GET", OWN),), target="answer"),
     "api:bundle": Row((api("GET", INSPECT),), target="answer"),
     "api:replay": Row((api("POST", INSPECT),), target="answer"),
+    "api:again": Row(
+        (api("POST", OWN, ok=202, data=_constant({"effort": "high"})),), target="answer"
+    ),
     "api:stop": Row((api("POST", OWN, ok=204),), target="answer"),
     "api:feedback": Row((api("POST", OWN, data=_constant({"rating": "up"})),), target="answer"),
     "api:conversations": Row(
@@ -287,6 +290,18 @@ API_ROWS: dict[str, Row] = {
     "api:messages": Row(
         (api("POST", OWN, ok=202, data=_constant({"content": "And where?"})),),
         target="conversation",
+    ),
+    "api:attachments": Row(
+        (
+            api("GET", OWN),
+            api("POST", OWN, ok=202, scope="write", data=lambda w: {"file": _text()}, is_form=True),
+        ),
+        target="conversation",
+    ),
+    "api:attachment": Row(
+        (api("DELETE", OWN, ok=204, scope="write"),),
+        target="conversation",
+        names={"document": "attachment"},
     ),
     "openai:models": Row((api("GET", SIGNED_IN),)),
     "openai:model": Row((api("GET", SIGNED_IN),), path="/v1/models/knowledge"),
@@ -331,9 +346,18 @@ WEB_ROWS: dict[str, Row] = {
         (page("GET", OWN), page("POST", OWN, 302, data=_constant({"title": "x"}))),
         target="conversation",
     ),
+    "conversation-attachments": Row((page("GET", OWN),), target="conversation"),
+    "conversation-detach": Row(
+        (page("POST", OWN, 302),), target="conversation", names={"document": "attachment"}
+    ),
     "conversation-delete": Row((page("POST", OWN, 302),), target="conversation"),
     "answer-fragment": Row((page("GET", OWN),), target="answer"),
     "answer-stop": Row((page("POST", OWN, 302),), target="answer"),
+    "message-edit": Row(
+        (page("POST", OWN, 302, data=_constant({"content": "When, please?"})),), target="question"
+    ),
+    "message-choose": Row((page("POST", OWN, 302),), target="question"),
+    "answer-follow-ups": Row((page("GET", OWN),), target="answer"),
     "answer-again": Row((page("POST", OWN, 302),), target="answer"),
     "answer-bundle": Row((page("GET", INSPECT), page("POST", INSPECT)), target="answer"),
     "answer-send": Row((page("POST", OWN, 302),), target="answer"),

@@ -20,10 +20,11 @@ from django.test import Client
 from django.urls import URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from assistant.chat.models import AnswerStatus, Bundle, Conversation, Message, OpenQuestion
+from assistant.chat.models import AnswerStatus, Bundle, Conversation, OpenQuestion
+from assistant.documents.actions import create_private_collection
 from assistant.users.models import ApiToken, User
 from ingestion.models import IngestionJob, JobStatus
-from tests.factories import make_collection, make_document, make_user
+from tests.factories import make_collection, make_document, make_turn, make_user
 from tests.permissions_table import ADMIN_ROUTES, PERSONAS, TABLE, Call, Outcome, Row
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fake_llm")]
@@ -62,6 +63,7 @@ class World:
     failed: Any
     queued: Any
     conversation: Any
+    attachment: UUID
     answer: Any
     token: Any
     batch: UUID
@@ -71,6 +73,10 @@ class World:
     @property
     def manager(self) -> User:
         return self.people["manager"]
+
+    @property
+    def question(self) -> Any:
+        return self.answer.parent
 
     def pk(self, target: str) -> Any:
         found = getattr(self, target)
@@ -93,14 +99,11 @@ def world(db: None) -> World:
     IngestionJob.objects.filter(version__document=failed).update(
         status=JobStatus.FAILED, error_code="no_text", error_detail="No text.", batch=batch
     )
-    conversation = Conversation.objects.create(user=people["reader"])
-    Message.objects.create(
-        conversation=conversation, role=Message.Role.QUESTION, ordinal=1, text="When?"
-    )
-    answer = Message.objects.create(
-        conversation=conversation,
-        role=Message.Role.ANSWER,
-        ordinal=2,
+    place = create_private_collection(name="Attached files", owner=people["reader"])
+    attachment = make_document(place, actor=people["reader"])
+    conversation = Conversation.objects.create(user=people["reader"], attachments=place)
+    answer = make_turn(
+        conversation,
         text="At noon.",
         status=AnswerStatus.DONE,
         finish_reason="stop",
@@ -125,6 +128,7 @@ def world(db: None) -> World:
         failed,
         queued,
         conversation,
+        attachment.pk,
         answer,
         token,
         batch,

@@ -20,11 +20,14 @@ from assistant.api.search import (
     collections_field,
     understand_field,
 )
+from assistant.chat.branching import Placed
+from assistant.chat.choosing import EFFORTS
 from assistant.chat.models import AnswerStatus, Conversation, Feedback, Message
 from assistant.chat.presenting import (
     CitationView,
     SourceView,
     citations_for,
+    follow_ups_for,
     searched_for,
     sources_for,
     support_for,
@@ -32,12 +35,10 @@ from assistant.chat.presenting import (
 )
 from assistant.users.models import User
 
-EFFORTS = ["low", "medium", "high"]
-
 
 def effort_field() -> serializers.ChoiceField:
     return serializers.ChoiceField(
-        choices=EFFORTS,
+        choices=list(EFFORTS),
         required=False,
         help_text="How long a reasoning model may think. Default: the site's setting.",
     )
@@ -78,15 +79,45 @@ class MessageBody(BodySerializer):
     understand = understand_field()
     effort = effort_field()
     model = model_field()
+    parent = serializers.UUIDField(  # type: ignore[assignment]  # a field, not the property
+        required=False,
+        allow_null=True,
+        help_text="The answer that it follows; `null`: it begins the conversation. With the"
+        " `parent` of an earlier question it takes that question's place on a branch of its own."
+        " Default: the last answer of the branch that is shown.",
+    )
 
     def validate_content(self, value: str) -> str:
         return checked_length(value, name="question")
+
+
+class AgainBody(BodySerializer):
+    """What to do differently; what is left out is as it was for the answer."""
+
+    filters = FiltersField()
+    understand = serializers.BooleanField(
+        required=False, help_text="Whether the question's own words may narrow what is searched."
+    )
+    effort = effort_field()
+    model = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=200,
+        help_text="The name of one of the site's further models; empty: the site's own.",
+    )
 
 
 class ConversationBody(BodySerializer):
     title = serializers.CharField(required=False, allow_blank=True, max_length=200)
     collections = collections_field()
     filters = FiltersField(help_text="For all its next questions.")
+
+
+class ConversationChangeBody(ConversationBody):
+    branch = serializers.UUIDField(
+        required=False,
+        help_text="One of its messages: the branch through it is shown from now on.",
+    )
 
 
 class FeedbackBody(BodySerializer):
@@ -134,11 +165,23 @@ class MessageSerializer(serializers.Serializer[Any]):
     role = MessageRoleField()
     status = AnswerStatusField()
     text = serializers.CharField(allow_blank=True)
+    parent = serializers.UUIDField(  # type: ignore[assignment]  # a field, not the property
+        allow_null=True,
+        help_text="Of an answer its question; of a question the answer that it follows.",
+    )
     created_at = serializers.DateTimeField()
 
 
+class BranchMessageSerializer(MessageSerializer):
+    siblings = serializers.ListField(
+        child=serializers.UUIDField(),
+        help_text="All that stand in its place, oldest first: the edits of a question, the answers"
+        " to a question that was asked again.",
+    )
+
+
 class ConversationDetailSerializer(ConversationSerializer):
-    messages = MessageSerializer(many=True)
+    messages = BranchMessageSerializer(many=True)
 
 
 class AnswerReferenceSerializer(serializers.Serializer[Any]):
@@ -265,9 +308,14 @@ class AnswerSerializer(MessageSerializer):
     abstained = serializers.BooleanField()
     support = SupportSerializer()
     searched = SearchedSerializer()
+    follow_ups = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Questions proposed after it; they come some seconds after its end.",
+    )
     narrowing = NarrowingSerializer()
     finish_reason = serializers.CharField(allow_blank=True)
     model = serializers.CharField(allow_blank=True)
+    effort = serializers.CharField(allow_blank=True, help_text="Empty: the site's setting.")
     usage = serializers.DictField(child=serializers.IntegerField())
     timings_ms = serializers.DictField(child=serializers.FloatField())
     error = AnswerErrorSerializer(allow_null=True)
@@ -293,7 +341,20 @@ def message_json(message: Message, *, user: User) -> dict[str, Any]:
         "role": message.role,
         "status": message.status,
         "text": text_for(message, user=user),
+        "parent": str(message.parent_id) if message.parent_id else None,
         "created_at": message.created_at,
+    }
+
+
+def branch_message_json(each: Placed, *, user: User) -> dict[str, Any]:
+    siblings = [str(pk) for pk in each.siblings]
+    return message_json(each.message, user=user) | {"siblings": siblings}
+
+
+def asked_json(question: Message, answer: Message, *, user: User) -> dict[str, Any]:
+    return {
+        "question": message_json(question, user=user),
+        "answer": {"id": str(answer.pk), "status": answer.status},
     }
 
 
@@ -308,9 +369,11 @@ def answer_json(answer: Message, *, user: User) -> dict[str, Any]:
         "abstained": answer.abstained,
         "support": support_for(answer, user=user),
         "searched": searched_for(answer, user=user),
+        "follow_ups": follow_ups_for(answer, user=user),
         "narrowing": answer.narrowing,
         "finish_reason": answer.finish_reason,
         "model": answer.model,
+        "effort": answer.effort,
         "usage": answer.usage,
         "timings_ms": answer.timings_ms,
         "error": error if answer.error_code else None,

@@ -16,16 +16,20 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assistant.api.answer_shapes import (
+    AgainBody,
     AnswerSerializer,
+    AskedSerializer,
     FeedbackBody,
     FeedbackSerializer,
     OneShotAnswerSerializer,
     QuestionBody,
     answer_json,
+    asked_json,
     feedback_json,
 )
 from assistant.api.authentication import token_of
 from assistant.api.base import AsyncAPIView, OwnedViewSet, in_thread
+from assistant.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from assistant.api.problems import problem_of
 from assistant.api.schema import operation
 from assistant.api.search import ignored_of
@@ -45,6 +49,8 @@ from assistant.chat.events import (
 from assistant.chat.models import Message
 from assistant.chat.watching import with_heartbeat
 from assistant.documents.models import Collection
+from assistant.engines import ModelChoice
+from assistant.users.models import ApiToken
 from inference.types import EngineError
 
 _TAGS = ["answers"]
@@ -80,12 +86,8 @@ class AnswersView(AsyncAPIView):
         body.is_valid(raise_exception=True)
         sent = body.validated_data
         collections = sent.get("collections")
-        if collections is not None:
-            # Before the first byte: a stream that has begun cannot become a 404.
-            await in_thread(self._check_readable, collections)
-        question = await in_thread(actions.check_question, sent["question"])
-        choice = await in_thread(choosing.chosen, self.person, sent.get("model", ""))
-        asker = await in_thread(queueing.Asker.of, self.person, token_of(request))
+        # Before the first byte: a stream that has begun cannot become a 404.
+        question, choice, asker = await in_thread(self._checked, sent, token_of(request))
         ticket = await queueing.take_place(asker)
         produced = answer_once(
             question=question,
@@ -101,10 +103,20 @@ class AnswersView(AsyncAPIView):
             return event_stream(_frames(produced))
         return Response(await _collect(produced))
 
-    def _check_readable(self, collections: list[UUID]) -> None:
-        wanted = set(collections)
-        if Collection.objects.for_user(self.person).filter(pk__in=wanted).count() != len(wanted):
-            raise exceptions.NotFound
+    def _checked(
+        self, sent: dict[str, Any], token: ApiToken | None
+    ) -> tuple[str, ModelChoice | None, queueing.Asker]:
+        """The question, the model and whose turn it is; one visit to the request's thread."""
+        wanted = set(sent.get("collections") or ())
+        if wanted:
+            readable = Collection.objects.for_user(self.person).filter(pk__in=wanted)
+            if readable.count() != len(wanted):
+                raise exceptions.NotFound
+        return (
+            actions.check_question(sent["question"]),
+            choosing.chosen(self.person, sent.get("model", "")),
+            queueing.Asker.of(self.person, token),
+        )
 
 
 async def _frames(produced: AsyncGenerator[Event, None]) -> AsyncIterator[str]:
@@ -171,8 +183,8 @@ class AnswerViewSet(OwnedViewSet):
 
     queryset = Message.objects.filter(role=Message.Role.ANSWER)
     serializer_class = AnswerSerializer
-    actions_allowed: ClassVar[frozenset[str]] = frozenset({"retrieve", "stop", "feedback"})
-    read_actions: ClassVar[frozenset[str]] = frozenset({"stop", "feedback"})
+    actions_allowed: ClassVar[frozenset[str]] = frozenset({"retrieve", "stop", "again", "feedback"})
+    read_actions: ClassVar[frozenset[str]] = frozenset({"stop", "again", "feedback"})
 
     @operation("get_answer", responses={200: AnswerSerializer}, errors=[404], tags=_TAGS)
     def retrieve(self, request: Request, pk: UUID) -> Response:
@@ -184,6 +196,36 @@ class AnswerViewSet(OwnedViewSet):
         """Stop writing it; what was written stays. Nothing happens to one that has ended."""
         actions.stop_answer(self.get_object(), user=self.person)
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @operation(
+        "ask_again",
+        request=AgainBody,
+        parameters=[IDEMPOTENCY_KEY],
+        responses={202: AskedSerializer},
+        errors=[400, 404, 409, 413, 415, 429],
+        example={"effort": "high"},
+        tags=_TAGS,
+    )
+    def again(self, request: Request, pk: UUID) -> Response:
+        """Have its question answered once more, for instance by another model.
+
+        The new answer stands beside this one, on a branch of its own that is shown from now on.
+        """
+        answer = self.get_object()
+        body = AgainBody(data=request.data)
+        body.is_valid(raise_exception=True)
+        sent = body.validated_data
+        asked = actions.ask_again(
+            answer,
+            user=self.person,
+            effort=sent.get("effort"),
+            model=sent.get("model"),
+            filters=sent.get("filters"),
+            ignored=ignored_of(sent) if "understand" in sent else None,
+            idempotency_key=idempotency_key(request),
+            token=token_of(request),
+        )
+        return Response(asked_json(*asked, user=self.person), status=status.HTTP_202_ACCEPTED)
 
     @operation(
         "rate_answer",

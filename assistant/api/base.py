@@ -69,19 +69,23 @@ class ScopedViewSet(ApiView, viewsets.GenericViewSet[Any]):
     """Rows of Collections, seen through grants before a handler runs.
 
     ``roles`` says for each action which role it takes on the collection. An action without an
-    entry is refused, whatever its handler would do; so forgetting is impossible.
+    entry is refused, whatever its handler would do; so forgetting is impossible. ``by_id`` are
+    those that read one row, which may also lie in a collection private to the caller.
     """
 
     pagination_class = NewestFirst
     queryset: Any
     roles: ClassVar[Mapping[str, Role]] = {}
+    by_id: ClassVar[frozenset[str]] = frozenset()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         action = getattr(self, "action", None)
         if action is None or action not in self.roles:
             raise exceptions.MethodNotAllowed(request.method or "")
-        self.queryset = self.queryset.for_user(request.user)
+        rows = self.queryset
+        is_by_id = action in self.by_id
+        self.queryset = rows.readable_by(request.user) if is_by_id else rows.for_user(request.user)
 
     @property
     def role(self) -> Role:
@@ -95,7 +99,8 @@ class ScopedViewSet(ApiView, viewsets.GenericViewSet[Any]):
             self.refuse_hidden(self.kwargs["pk"])
         path: str = row.collection_path
         collection_id = row.pk if path == "pk" else row.collection_id
-        require_role(self.person, self.role, collection_id, action=self.audit_name)
+        if self.action not in self.by_id:  # those take a reader, which the rows are scoped to
+            require_role(self.person, self.role, collection_id, action=self.audit_name)
         return row
 
     @property
@@ -171,9 +176,7 @@ class AsyncAPIView(ApiView):
             response = await handler(self.request, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - the handler turns every error into a Problem
             response = await in_thread(self.handle_exception, error)
-        self.response = await in_thread(
-            self.finalize_response, self.request, response, *args, **kwargs
-        )
+        self.response = self.finalize_response(self.request, response, *args, **kwargs)
         return self.response
 
     def _handler(self, method: str) -> Callable[..., Any]:

@@ -38,6 +38,11 @@ class BundleSerializer(serializers.Serializer[Any]):
         allow_null=True,
         help_text="Role and text of each message, for as long as the site keeps them.",
     )
+    instructions = serializers.DictField(
+        child=serializers.JSONField(allow_null=True),
+        help_text="SHA-256 and tokens of the instructions in the prompt: of the `site`, of"
+        " `collections`; `left_out` are collections whose instructions had no room.",
+    )
     model = serializers.CharField()
     sampling = serializers.DictField(child=serializers.JSONField())
     timings_ms = serializers.DictField(child=serializers.FloatField())
@@ -97,6 +102,7 @@ class BundleView(_BundleView):
             "rights_hash": bundle.rights_hash,
             "prompt_digest": answer.prompt_digest,
             "prompt": account.prompt,
+            "instructions": bundle.instructions,
             "model": answer.model,
             "sampling": bundle.sampling,
             "timings_ms": answer.timings_ms,

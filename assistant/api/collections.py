@@ -36,6 +36,16 @@ class CollectionBody(BodySerializer):
     description = serializers.CharField(required=False, allow_blank=True, max_length=10_000)
 
 
+class CollectionChangesBody(CollectionBody):
+    instructions = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=100_000,
+        help_text="For the model, when passages of this collection are used. How many tokens they"
+        " may have is the site's setting.",
+    )
+
+
 class AbilitiesSerializer(serializers.Serializer[Any]):
     read = serializers.BooleanField()
     contribute = serializers.BooleanField()
@@ -46,6 +56,9 @@ class CollectionSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     name = serializers.CharField()
     description = serializers.CharField(allow_blank=True)
+    instructions = serializers.CharField(
+        allow_blank=True, allow_null=True, help_text="For the model. Null for all but managers."
+    )
     role = RoleField(help_text="The caller's own role.")
     abilities = AbilitiesSerializer()
     created_at = serializers.DateTimeField()
@@ -84,6 +97,7 @@ def collection_json(collection: Collection, role: Role) -> dict[str, Any]:
         "id": str(collection.pk),
         "name": collection.name,
         "description": collection.description,
+        "instructions": collection.instructions if role >= Role.MANAGER else None,
         "role": role.slug,
         "abilities": abilities(role),
         "created_at": collection.created_at,
@@ -147,20 +161,21 @@ class CollectionViewSet(ScopedViewSet):
 
     @operation(
         "update_collection",
-        request=CollectionBody(partial=True),
+        request=CollectionChangesBody(partial=True),
         responses={200: CollectionSerializer},
         errors=[400, 404, 413, 415],
         tags=_TAGS,
     )
     def partial_update(self, request: Request, pk: UUID) -> Response:
-        """Rename or describe it."""
+        """Rename or describe it, or give the model instructions for what it writes from it."""
         collection = self.get_object()
-        body = CollectionBody(data=request.data, partial=True)
+        body = CollectionChangesBody(data=request.data, partial=True)
         body.is_valid(raise_exception=True)
         actions.update_collection(
             collection,
             name=body.validated_data.get("name", collection.name),
             description=body.validated_data.get("description", collection.description),
+            instructions=body.validated_data.get("instructions"),
             actor=self.person,
         )
         return self._one(collection)

@@ -6,29 +6,31 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.db import transaction
-from drf_spectacular.utils import OpenApiParameter
-from rest_framework import exceptions, status
+from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assistant.api.answer_shapes import (
     AskedSerializer,
     ConversationBody,
+    ConversationChangeBody,
     ConversationDetailSerializer,
     ConversationSerializer,
     MessageBody,
+    asked_json,
+    branch_message_json,
     conversation_json,
-    message_json,
 )
 from assistant.api.authentication import token_of
 from assistant.api.base import OwnedViewSet, page_of
+from assistant.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from assistant.api.schema import operation
 from assistant.api.search import ignored_of
 from assistant.chat import actions
+from assistant.chat.branching import branch_of
 from assistant.chat.models import Conversation
 
 _TAGS = ["conversations"]
-_KEY_CHARACTERS = 200
 
 
 class ConversationViewSet(OwnedViewSet):
@@ -75,24 +77,25 @@ class ConversationViewSet(OwnedViewSet):
         tags=_TAGS,
     )
     def retrieve(self, request: Request, pk: UUID) -> Response:
-        """A conversation with its messages; the evidence of an answer is at `get_answer`."""
+        """A conversation with the messages of the branch that is shown.
+
+        The evidence of an answer is at `get_answer`.
+        """
         conversation = self.get_object()
-        messages = [
-            message_json(message, user=self.person) for message in conversation.messages.all()
-        ]
+        messages = [branch_message_json(each, user=self.person) for each in branch_of(conversation)]
         return Response(conversation_json(conversation) | {"messages": messages})
 
     @operation(
         "update_conversation",
-        request=ConversationBody,
+        request=ConversationChangeBody,
         responses={200: ConversationSerializer},
         errors=[400, 404, 413, 415],
         tags=_TAGS,
     )
     def partial_update(self, request: Request, pk: UUID) -> Response:
-        """Rename it, or change where its next questions look."""
+        """Rename it, change where its next questions look, or show another of its branches."""
         conversation = self.get_object()
-        body = ConversationBody(data=request.data)
+        body = ConversationChangeBody(data=request.data)
         body.is_valid(raise_exception=True)
         sent = body.validated_data
         with transaction.atomic():
@@ -102,6 +105,8 @@ class ConversationViewSet(OwnedViewSet):
                 actions.set_collections(conversation, sent["collections"] or [], user=self.person)
             if "filters" in sent:
                 actions.set_filters(conversation, sent["filters"] or {})
+            if "branch" in sent:
+                actions.choose_branch(conversation.messages.get(pk=sent["branch"]))
         return Response(conversation_json(self.get_object()))
 
     @operation("delete_conversation", responses={204: None}, errors=[404], tags=_TAGS)
@@ -113,15 +118,7 @@ class ConversationViewSet(OwnedViewSet):
     @operation(
         "ask",
         request=MessageBody,
-        parameters=[
-            OpenApiParameter(
-                "Idempotency-Key",
-                str,
-                OpenApiParameter.HEADER,
-                description="A name of yours for this question. Sent again, the same question and"
-                " answer come back and nothing is asked twice.",
-            )
-        ],
+        parameters=[IDEMPOTENCY_KEY],
         responses={202: AskedSerializer},
         errors=[400, 404, 409, 413, 415, 429],
         example={"content": "How many days of leave do I have?"},
@@ -138,24 +135,12 @@ class ConversationViewSet(OwnedViewSet):
             user=self.person,
             effort=body.validated_data.get("effort", ""),
             model=body.validated_data.get("model", ""),
+            parent=body.validated_data.get("parent", "leaf"),
             filters=body.validated_data.get("filters"),
             ignored=ignored_of(body.validated_data),
-            idempotency_key=_idempotency_key(request),
+            idempotency_key=idempotency_key(request),
             token=token_of(request),
         )
         return Response(
-            {
-                "question": message_json(question, user=self.person),
-                "answer": {"id": str(answer.pk), "status": answer.status},
-            },
-            status=status.HTTP_202_ACCEPTED,
+            asked_json(question, answer, user=self.person), status=status.HTTP_202_ACCEPTED
         )
-
-
-def _idempotency_key(request: Request) -> str | None:
-    key: str = request.headers.get("Idempotency-Key", "").strip()
-    if len(key) > _KEY_CHARACTERS or not key.isprintable():
-        raise exceptions.ValidationError(
-            {"Idempotency-Key": [f"At most {_KEY_CHARACTERS} printable characters."]}
-        )
-    return key or None

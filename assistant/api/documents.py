@@ -65,6 +65,8 @@ class DocumentViewSet(ScopedViewSet):
         "cancel": Role.CONTRIBUTOR,
     }
 
+    by_id: ClassVar[frozenset[str]] = frozenset({"retrieve", "file"})
+
     @property
     def max_body_bytes(self) -> int:  # type: ignore[override]
         return _BATCH_BYTES if self.action == "batch" else ScopedViewSet.max_body_bytes

@@ -219,10 +219,16 @@ class ChatCompletionsView(AsyncAPIView, OpenAIErrors):
         body = CompletionBody(data=request.data)
         body.is_valid(raise_exception=True)
         sent = body.validated_data
-        collections = await in_thread(readable_collections, self.person, sent["model"])
         *earlier, last = sent["messages"]
-        question = await in_thread(actions.check_question, last.get("content", ""))
-        asker = await in_thread(queueing.Asker.of, self.person, token_of(request))
+
+        def checked() -> tuple[list[UUID] | None, str, queueing.Asker]:
+            return (
+                readable_collections(self.person, sent["model"]),
+                actions.check_question(last.get("content", "")),
+                queueing.Asker.of(self.person, token_of(request)),
+            )
+
+        collections, question, asker = await in_thread(checked)
         ticket = await queueing.take_place(asker)
         effort = sent.get("reasoning_effort")
         produced = answer_once(
@@ -285,6 +291,15 @@ class _Evidence:
                 }
             )
 
+    def of(self, done: Done) -> dict[str, Any]:
+        """Beside what OpenAI sends: the same as ``POST /api/v1/answers/`` says of an answer."""
+        return {
+            "citations": self.citations,
+            "abstained": done.abstained,
+            "support": done.support or {},
+            "searched": done.searched or {},
+        }
+
 
 def _usage(done: Done) -> dict[str, int]:
     prompt = done.usage.get("prompt_tokens", 0)
@@ -320,8 +335,7 @@ async def _completion(shape: _Shape, produced: AsyncGenerator[Event, None]) -> d
                     "role": "assistant",
                     "content": "".join(text),
                     "refusal": None,
-                    "citations": evidence.citations,
-                    "abstained": event.abstained,
+                    **evidence.of(event),
                 }
                 choice = {
                     "index": 0,
@@ -366,7 +380,7 @@ async def _chunks(
                 elif isinstance(event, Failed):
                     raise _error_of(event)
                 elif isinstance(event, Done):
-                    final = {"citations": evidence.citations, "abstained": event.abstained}
+                    final = evidence.of(event)
                     yield shape.delta(final, _finish_reason(event), **final, **extra)
                     if with_usage:
                         yield shape.chunk([], usage=_usage(event))

@@ -6,6 +6,7 @@ from django.urls import URLPattern, path, re_path
 
 from assistant.api import problems
 from assistant.api.answers import AnswerEventsView, AnswersView, AnswerViewSet
+from assistant.api.attachments import AttachmentViewSet
 from assistant.api.batches import BatchViewSet, CancelDocumentsView, RetryDocumentsView
 from assistant.api.bundles import BundleView, ReplayView
 from assistant.api.collections import CollectionViewSet
@@ -99,6 +100,7 @@ urlpatterns: list[URLPattern] = [
     path("v1/answers/<uuid:pk>/bundle", BundleView.as_view(), name="bundle"),
     path("v1/answers/<uuid:pk>/replay", ReplayView.as_view(), name="replay"),
     path("v1/answers/<uuid:pk>/stop", AnswerViewSet.as_view({"post": "stop"}), name="stop"),
+    path("v1/answers/<uuid:pk>/again", AnswerViewSet.as_view({"post": "again"}), name="again"),
     path(
         "v1/answers/<uuid:pk>/feedback",
         AnswerViewSet.as_view({"post": "feedback"}),
@@ -115,6 +117,16 @@ urlpatterns: list[URLPattern] = [
             {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
         ),
         name="conversation",
+    ),
+    path(
+        "v1/conversations/<uuid:pk>/attachments/",
+        AttachmentViewSet.as_view({"get": "list", "post": "create"}),
+        name="attachments",
+    ),
+    path(
+        "v1/conversations/<uuid:pk>/attachments/<uuid:document>/",
+        AttachmentViewSet.as_view({"delete": "destroy"}),
+        name="attachment",
     ),
     path(
         "v1/conversations/<uuid:pk>/messages/",

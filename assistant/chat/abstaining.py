@@ -42,7 +42,7 @@ class Searched:
 
     def words(self) -> str:
         """What the answer says, in the site's words (``NOT_FOUND_TEXT``)."""
-        if not self.collections:
+        if not self.documents and not self.collections:
             return "There is no collection that you can read yet. Ask a colleague to share one."
         if not self.documents:
             return "The collections that you can read have no ready documents yet."
@@ -52,7 +52,11 @@ class Searched:
 
 @in_database
 def _searched(
-    user: AnyUser, collections: Sequence[UUID] | None, query: str, filters: Mapping[str, Any]
+    user: AnyUser,
+    collections: Sequence[UUID] | None,
+    query: str,
+    filters: Mapping[str, Any],
+    attachments: UUID | None,
 ) -> Searched:
     documents = Document.objects.for_user(user).filter(
         current_version__isnull=False, disabled_at=None
@@ -61,17 +65,25 @@ def _searched(
     if collections is not None:
         documents = documents.filter(collection__in=collections)
         visible = visible.filter(pk__in=collections)
+    count = documents.count()
+    if attachments is not None:
+        attached = Document.objects.readable_by(user).filter(collection=attachments)
+        count += attached.filter(current_version__isnull=False, disabled_at=None).count()
     named = tuple(
         {"id": str(pk), "name": name}
         for pk, name in visible.order_by("name", "pk").values_list("pk", "name")
     )
-    return Searched(documents.count(), named, query, dict(filters))
+    return Searched(count, named, query, dict(filters))
 
 
 async def abstain(turn: Turn) -> str:
     """What to say when nothing was found; what was searched is noted in ``turn``."""
     searched = await _searched(
-        turn.user, turn.collections, turn.query or turn.question, turn.filters or {}
+        turn.user,
+        turn.collections,
+        turn.query or turn.question,
+        turn.filters or {},
+        turn.attachments,
     )
     turn.searched = asdict(searched)
     turn.text = searched.words()
@@ -112,9 +124,7 @@ def send_question(answer: Message, *, user: User) -> OpenQuestion:
         collections = Collection.objects.for_user(user).filter(
             pk__in=answer.searched.get("collections", [])
         )
-        question = Message.objects.filter(
-            conversation=answer.conversation, ordinal=answer.ordinal - 1
-        ).first()
+        question = answer.parent
         if not collections or question is None:
             raise ValidationError(
                 "None of the collections that were searched can be read any more.", code="nobody"

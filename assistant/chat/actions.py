@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -14,10 +14,11 @@ from django.db.models import Max
 from django.utils import timezone
 
 from assistant.audit.models import record
-from assistant.chat import choosing, queueing, stream
+from assistant.chat import branching, choosing, queueing, stream
 from assistant.chat.models import AnswerStatus, Conversation, Feedback, Message
 from assistant.chat.recording import UNFINISHED
 from assistant.chat.running import start
+from assistant.documents.actions import delete_collection
 from assistant.documents.models import Collection
 from assistant.retrieval.filters import check
 from assistant.users.models import ApiToken, User
@@ -37,7 +38,10 @@ def create_conversation(
     check(filters or {})
     with transaction.atomic():
         conversation = Conversation.objects.create(
-            user=user, title=title[:200], filters=filters or {}
+            user=user,
+            title=title[:200],
+            title_by=Conversation.TitleBy.PERSON if title else Conversation.TitleBy.QUESTION,
+            filters=filters or {},
         )
         set_collections(conversation, collections, user=user)
         record(user, "conversation.create", conversation)
@@ -60,18 +64,24 @@ def set_filters(conversation: Conversation, filters: Mapping[str, Any]) -> None:
 
 
 def rename_conversation(conversation: Conversation, *, title: str, user: User) -> None:
+    """An empty title is none: the next question gives it one."""
     conversation.title = title[:200]
+    conversation.title_by = Conversation.TitleBy.PERSON if title else Conversation.TitleBy.QUESTION
     with transaction.atomic():
-        conversation.save(update_fields=["title"])
+        conversation.save(update_fields=["title", "title_by"])
         record(user, "conversation.rename", conversation)
 
 
 def delete_conversation(conversation: Conversation, *, user: User) -> None:
-    """A running answer of it stops."""
+    """A running answer of it stops; the files that were attached to it go too."""
     running = list(conversation.messages.filter(status__in=UNFINISHED).values_list("pk", flat=True))
     with transaction.atomic():
-        record(user, "conversation.delete", conversation)
-        conversation.delete()
+        # A file that is being attached is waited for.
+        locked = Conversation.objects.select_for_update().get(pk=conversation.pk)
+        record(user, "conversation.delete", locked)
+        if locked.attachments is not None:
+            delete_collection(locked.attachments, actor=user)
+        locked.delete()
     for answer_id in running:
         stream.request_stop(answer_id)
 
@@ -98,6 +108,7 @@ def ask(
     *,
     content: str,
     user: User,
+    parent: UUID | Literal["leaf"] | None = "leaf",
     effort: str = "",
     model: str = "",
     filters: Mapping[str, Any] | None = None,
@@ -107,18 +118,92 @@ def ask(
 ) -> tuple[Message, Message]:
     """Store a question and its PENDING answer, and start answering after the commit.
 
+    It follows the answer ``parent``, by default the one at the end of the branch that is shown; to
+    edit a question is to ask with its parent (None: it begins the conversation). Its branch is
+    shown from now on.
+
     With the idempotency key of an earlier question, that question and its answer are returned.
     ``filters`` narrow this question instead of the conversation's own; ``ignored`` are fields
     that its words may not narrow.
 
     ``model`` is the name of one to choose from, empty for the site's own.
 
-    Raises ValidationError: ``empty``, ``too_long``, ``unknown_model``, ``busy`` while an answer is
-    being written, ``llm_overloaded`` or ``limit_reached`` when there is no place in the line.
+    Raises ValidationError: ``empty``, ``too_long``, ``unknown_model``, ``unknown_parent``, ``busy``
+    while an answer is being written, ``llm_overloaded`` or ``limit_reached`` when there is no place
+    in the line.
     """
     question_text = check_question(content)
     check(filters or {})
     choice = choosing.chosen(user, model)
+
+    def make(locked: Conversation) -> tuple[Message, Message]:
+        question = Message.objects.create(
+            conversation=locked,
+            parent_id=_parent(locked, parent),
+            role=Message.Role.QUESTION,
+            ordinal=_next_ordinal(locked),
+            text=question_text,
+            idempotency_key=idempotency_key or None,
+        )
+        locked.title = locked.title or cut_off(question_text)
+        return question, Message(
+            effort=effort,
+            model=choice.name if choice else "",  # until it is written: what was chosen
+            narrowing={
+                "filters": dict(locked.filters if filters is None else filters),
+                "ignored": list(ignored),
+            },
+        )
+
+    return _begin(conversation, make, user=user, idempotency_key=idempotency_key, token=token)
+
+
+def ask_again(
+    answer: Message,
+    *,
+    user: User,
+    effort: str | None = None,
+    model: str | None = None,
+    filters: Mapping[str, Any] | None = None,
+    ignored: Sequence[str] | None = None,
+    idempotency_key: str | None = None,
+    token: ApiToken | None = None,
+) -> tuple[Message, Message]:
+    """Have the question of ``answer`` answered once more; the new answer stands beside it.
+
+    What is None is as it was for ``answer``. Returns and raises as ``ask``.
+    """
+    check(filters or {})
+    choice = choosing.chosen(user, choosing.name_of(user, answer) if model is None else model)
+    was = answer.narrowing
+
+    def make(locked: Conversation) -> tuple[Message, Message]:
+        question = answer.parent
+        assert question is not None
+        return question, Message(
+            effort=answer.effort if effort is None else effort,
+            model=choice.name if choice else "",
+            narrowing={
+                "filters": dict(was.get("filters", {}) if filters is None else filters),
+                "ignored": list(was.get("ignored", ()) if ignored is None else ignored),
+            },
+            idempotency_key=idempotency_key or None,
+        )
+
+    return _begin(
+        answer.conversation, make, user=user, idempotency_key=idempotency_key, token=token
+    )
+
+
+def _begin(
+    conversation: Conversation,
+    make: Callable[[Conversation], tuple[Message, Message]],
+    *,
+    user: User,
+    idempotency_key: str | None,
+    token: ApiToken | None,
+) -> tuple[Message, Message]:
+    """Store the answer that ``make`` returns unsaved, with its question, and start it."""
     if idempotency_key and (earlier := _earlier(conversation, idempotency_key)):
         return earlier
     try:
@@ -127,30 +212,15 @@ def ask(
             if idempotency_key and (earlier := _earlier(locked, idempotency_key)):
                 return earlier
             _refuse_while_busy(locked)
-            last = locked.messages.aggregate(last=Max("ordinal"))["last"] or 0
-            question = Message.objects.create(
-                conversation=locked,
-                role=Message.Role.QUESTION,
-                ordinal=last + 1,
-                text=question_text,
-                idempotency_key=idempotency_key or None,
-            )
-            answer = Message.objects.create(
-                pk=_place_in_line(user, token),
-                conversation=locked,
-                role=Message.Role.ANSWER,
-                ordinal=last + 2,
-                status=AnswerStatus.PENDING,
-                effort=effort,
-                model=choice.name if choice else "",  # until it is written: what was chosen
-                narrowing={
-                    "filters": dict(locked.filters if filters is None else filters),
-                    "ignored": list(ignored),
-                },
-            )
-            locked.title = locked.title or _title(question_text)
+            question, answer = make(locked)
+            answer.pk = _place_in_line(user, token)
+            answer.conversation, answer.parent = locked, question
+            answer.role, answer.status = Message.Role.ANSWER, AnswerStatus.PENDING
+            answer.ordinal = _next_ordinal(locked)
+            answer.save(force_insert=True)
+            locked.leaf = answer
             locked.updated_at = timezone.now()
-            locked.save(update_fields=["title", "updated_at"])
+            locked.save(update_fields=["title", "leaf", "updated_at"])
             record(user, "answer.ask", answer)
             transaction.on_commit(partial(start, answer.pk))
     except IntegrityError:
@@ -158,6 +228,30 @@ def ask(
             return earlier
         raise
     return question, answer
+
+
+def _parent(conversation: Conversation, parent: UUID | Literal["leaf"] | None) -> UUID | None:
+    if parent == "leaf":
+        return conversation.leaf_id
+    answers = conversation.messages.filter(role=Message.Role.ANSWER)
+    if parent is not None and not answers.filter(pk=parent).exists():
+        raise ValidationError(
+            "There is no such answer in this conversation to go on from.", code="unknown_parent"
+        )
+    return parent
+
+
+def _next_ordinal(conversation: Conversation) -> int:
+    last: int | None = conversation.messages.aggregate(last=Max("ordinal"))["last"]
+    return (last or 0) + 1
+
+
+def choose_branch(message: Message) -> None:
+    """Show the branch that goes through ``message`` from now on, and ask at its end."""
+    with transaction.atomic():
+        locked = Conversation.objects.select_for_update().get(pk=message.conversation_id)
+        locked.leaf_id = branching.newest_below(message)
+        locked.save(update_fields=["leaf"])
 
 
 def _place_in_line(user: User, token: ApiToken | None) -> UUID:
@@ -173,10 +267,13 @@ def _place_in_line(user: User, token: ApiToken | None) -> UUID:
 
 
 def _earlier(conversation: Conversation, key: str) -> tuple[Message, Message] | None:
-    question = conversation.messages.filter(idempotency_key=key).first()
-    if question is None:
+    asked = conversation.messages.filter(idempotency_key=key).first()
+    if asked is None:
         return None
-    return question, conversation.messages.get(ordinal=question.ordinal + 1)
+    if asked.role == Message.Role.ANSWER:  # asked again
+        assert asked.parent is not None
+        return asked.parent, asked
+    return asked, asked.children.earliest("ordinal")
 
 
 def _refuse_while_busy(conversation: Conversation) -> None:
@@ -189,7 +286,8 @@ def _refuse_while_busy(conversation: Conversation) -> None:
         stream.end_orphan(answer.pk)
 
 
-def _title(question: str) -> str:
+def cut_off(question: str) -> str:
+    """The title of a conversation that begins with ``question``, until it gets a better one."""
     line = " ".join(question.split())
     return line if len(line) <= 80 else line[:79].rsplit(" ", 1)[0] + "…"
 

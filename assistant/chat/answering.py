@@ -20,6 +20,7 @@ from django.conf import settings
 from assistant import engines
 from assistant.chat import fitting, queueing, recording, rights, watching
 from assistant.chat.abstaining import abstain
+from assistant.chat.attaching import attached_for
 from assistant.chat.event_store import RedisLost
 from assistant.chat.events import (
     Delta,
@@ -30,6 +31,7 @@ from assistant.chat.events import (
     Status,
     is_last,
 )
+from assistant.chat.instructing import instructions_for
 from assistant.chat.rewriting import standalone_query
 from assistant.chat.stream import EventLog
 from assistant.chat.support import support_of
@@ -65,7 +67,15 @@ async def produce(turn: Turn) -> AsyncGenerator[Event, None]:
     llm = engines.chosen_llm(turn.choice) if turn.choice else engines.llm()
     turn.model = llm.model
     yield Status("searching")
-    turn.query = await standalone_query(turn.question, turn.history, llm=engines.small_llm())
+    turn.query = await standalone_query(
+        turn.question,
+        turn.history,
+        llm=engines.small_llm(),
+        cache_salt=rights.cache_salt(turn.user),
+    )
+    if turn.attachments is not None:
+        yield Status("attachments")
+    attached = await attached_for(turn)
     found, turn.understood = await asearch_understanding(
         turn.query,
         user=turn.user,
@@ -74,15 +84,19 @@ async def produce(turn: Turn) -> AsyncGenerator[Event, None]:
         collections=turn.collections,
         filters=turn.filters,
         limit=PASSAGES,
-        budget=settings.SOURCE_TOKEN_BUDGET,
+        budget=settings.SOURCE_TOKEN_BUDGET - attached.tokens,
     )
-    turn.passages = found.passages
+    is_found = found.relevance >= found.threshold
+    # Beside attached files, what is only near the question would be in the way.
+    searched = found.passages if is_found or not attached.passages else []
+    turn.passages = [*attached.passages, *searched]
     turn.timings_ms.update(found.timings_ms, retrieval=_ms(started))
     yield Sources(
         [_source_json(n, p) for n, p in enumerate(turn.passages, start=1)],
         as_json(turn.understood),
     )
-    if not turn.passages or found.relevance < found.threshold:
+    is_worth_it = is_found or attached.is_whole or attached.relevance >= found.threshold
+    if not turn.passages or not is_worth_it:
         yield Delta(await abstain(turn))
         yield Done(
             _id(turn),
@@ -92,6 +106,7 @@ async def produce(turn: Turn) -> AsyncGenerator[Event, None]:
             searched=turn.searched,
         )
         return
+    turn.instructions = await instructions_for(turn.passages, user=turn.user)
     yield Status("writing")
     finished: Finished | None = None
     opening: str | None = ""
@@ -154,13 +169,22 @@ def _after_opening(opening: str | None, text: str) -> tuple[str | None, str]:
 
 
 def _request(turn: Turn, size: fitting.Size) -> GenerationRequest:
+    offered = turn.passages[: size.passages]
+    instructed = turn.instructions.within({p.collection_id for p in offered})
     sources = tuple(
-        SourceText(n, p.title, p.text, p.locator.heading_path)
-        for n, p in enumerate(turn.passages[: size.passages], start=1)
+        SourceText(n, p.title, p.text, p.locator.heading_path, instructed.name(p.collection_id))
+        for n, p in enumerate(offered, start=1)
     )
     history = turn.history[len(turn.history) - size.messages :]
     turn.request = GenerationRequest(
-        messages=render_answer_prompt(turn.question, sources, history=history, wishes=turn.wishes),
+        messages=render_answer_prompt(
+            turn.question,
+            sources,
+            history=history,
+            instructions=instructed.site,
+            wishes=turn.wishes,
+            of_collections=[(each.name, each.text) for each in instructed.collections],
+        ),
         question=turn.query,
         sources=sources,
         max_tokens=size.max_tokens,
@@ -257,6 +281,7 @@ def answer_once(
     user: AnyUser,
     collections: Sequence[UUID] | None = None,
     filters: Mapping[str, Any] | None = None,
+    attachments: UUID | None = None,
     ignored: Sequence[str] = (),
     effort: Effort | None = None,
     choice: engines.ModelChoice | None = None,
@@ -268,7 +293,7 @@ def answer_once(
 ) -> AsyncGenerator[Event, None]:
     """One answer for a caller who waits for it; nothing is stored.
 
-    ``choice`` is from ``choosing.chosen``.
+    ``choice`` is from ``choosing.chosen``, ``attachments`` of a conversation of ``user``.
     ``wishes`` are the caller's own, about form and language. ``ticket`` is from
     ``queueing.take_place``; without one it takes its place in the line itself.
     Ends with Done or Failed. Closing it ends the request to the model server.
@@ -278,6 +303,7 @@ def answer_once(
         user=user,
         collections=collections,
         filters=filters,
+        attachments=attachments,
         ignored=ignored,
         effort=effort,
         choice=choice,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,12 +26,15 @@ def keep(turn: Turn) -> None:
     assert turn.answer_id is not None
     sampling: dict[str, Any] = {}
     prompt = None
+    instructed: dict[str, Any] = {}
     if (request := turn.request) is not None:
         sampling = {
             "effort": request.effort,
             "temperature": request.temperature,
             "max_tokens": request.max_tokens,
         }
+        offered = turn.passages[: len(request.sources)]
+        instructed = turn.instructions.within({p.collection_id for p in offered}).to_json()
         if settings.PROMPT_RETENTION_DAYS > 0:
             prompt = [[message.role, message.content] for message in request.messages]
     Bundle.objects.create(
@@ -41,6 +43,7 @@ def keep(turn: Turn) -> None:
         rights_hash=turn.rights_hash,
         sampling=sampling,
         prompt=prompt,
+        instructions=instructed,
     )
 
 
@@ -57,7 +60,11 @@ def bundle_for(user: AnyUser, answer_id: UUID) -> Bundle | None:
     """
     if not is_person(user):
         return None
-    found = Bundle.objects.select_related("answer__conversation").filter(answer=answer_id).first()
+    found = (
+        Bundle.objects.select_related("answer__conversation", "answer__parent")
+        .filter(answer=answer_id)
+        .first()
+    )
     if found is None or found.answer.conversation.user_id == user.pk or user.is_superuser:
         return found
     documents = {source["document"] for source in found.answer.sources}
@@ -94,11 +101,7 @@ def account_of(bundle: Bundle, *, user: AnyUser) -> Account:
 
 
 def _question_of(answer: Message) -> str:
-    before = answer.conversation.messages.filter(
-        role=Message.Role.QUESTION, ordinal__lt=answer.ordinal
-    )
-    question = before.order_by("-ordinal").first()
-    return question.text if question else ""
+    return answer.parent.text if answer.parent else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +136,8 @@ async def replay(bundle: Bundle, *, user: AnyUser) -> Replay:
     from assistant.chat.answering import answer_once
 
     made = Replay()
-    query, collections, filters = await _inputs(bundle, user)
-    produced = answer_once(question=query, user=user, collections=collections, filters=filters)
+    inputs = await _inputs(bundle, user)
+    produced = answer_once(user=user, **inputs)
     async with aclosing(produced):
         async for event in produced:
             if isinstance(event, Sources):
@@ -152,15 +155,17 @@ async def replay(bundle: Bundle, *, user: AnyUser) -> Replay:
 
 
 @in_database
-def _inputs(
-    bundle: Bundle, user: AnyUser
-) -> tuple[str, Sequence[UUID] | None, dict[str, Any] | None]:
-    answer = bundle.answer
-    chosen = list(answer.conversation.collections.values_list("pk", flat=True))
+def _inputs(bundle: Bundle, user: AnyUser) -> dict[str, Any]:
+    """Attached files are their owner's alone."""
+    answer, conversation = bundle.answer, bundle.answer.conversation
+    chosen = list(conversation.collections.values_list("pk", flat=True))
     readable = Collection.objects.for_user(user).filter(pk__in=chosen)
-    collections = list(readable.values_list("pk", flat=True)) if chosen else None
-    query = bundle.queries[0] if bundle.queries and bundle.queries[0] else _question_of(answer)
-    return query, collections, answer.narrowing.get("filters") or None
+    return {
+        "question": next(iter(bundle.queries), "") or _question_of(answer),
+        "collections": list(readable.values_list("pk", flat=True)) if chosen else None,
+        "filters": answer.narrowing.get("filters") or None,
+        "attachments": conversation.attachments_id if conversation.user_id == user.pk else None,
+    }
 
 
 def _compare(bundle: Bundle, passages: list[dict[str, Any]], user: AnyUser) -> list[Compared]:

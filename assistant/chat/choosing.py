@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Final, cast, get_args
 
 from django.core.exceptions import ValidationError
 
 from assistant import engines
+from assistant.chat.models import Message
 from assistant.engines import ModelChoice
 from assistant.permissions.policy import AnyUser
 from assistant.users.models import User
+from inference.types import Effort
+
+EFFORTS: Final[tuple[str, ...]] = get_args(Effort)
 
 
 def models_for(user: AnyUser) -> tuple[ModelChoice, ...]:
@@ -40,3 +44,13 @@ def chosen(user: AnyUser, name: str) -> ModelChoice | None:
 def still_chosen(user: AnyUser, name: str) -> ModelChoice | None:
     """As ``chosen`` when the answer begins: a choice withdrawn meanwhile is the site's own."""
     return next((choice for choice in models_for(user) if name and choice.name == name), None)
+
+
+def name_of(user: AnyUser, answer: Message) -> str:
+    """The choice that ``answer`` was made with; empty when it was the site's own, or is gone."""
+    choices = models_for(user)
+    if any(choice.name == answer.model for choice in choices):
+        return answer.model  # not written yet
+    if not answer.model or (choices and answer.model == engines.llm().model):
+        return ""
+    return next((choice.name for choice in choices if choice.model == answer.model), "")

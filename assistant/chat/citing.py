@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from assistant.chat.claims import adds, differs, without_bullet
-from assistant.chat.quoting import Span, find_quote, sentences
+from assistant.chat.quoting import Span, find_quote, sentences, words_of_sentences
 from inference.extractive import terms
 
 # What may still become a marker when the next delta comes; longer text is no marker.
@@ -162,7 +162,7 @@ def _whole(span: Span, spans: Sequence[Span]) -> Span:
 def _best_sentences(
     claim: str, source: str, spans: Sequence[Span], *, about: str, may_verify: bool = True
 ) -> Quote:
-    bags = [set(terms(source[span.start : span.end])) for span in spans]
+    bags = words_of_sentences(source)
     wanted = set(terms(claim))
     weights = {word: 1 / (1 + sum(word in bag for bag in bags)) for word in wanted}
     total = sum(weights.values())

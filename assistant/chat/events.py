@@ -98,6 +98,8 @@ _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def to_json(event: Event) -> str:
+    if isinstance(event, Delta):  # there are a hundred of these for each other one
+        return f'{{"text":{_encoder.encode(event.text)}}}'
     values = ((name, getattr(event, name)) for name in _FIELDS[type(event)])
     return _encoder.encode({name: value for name, value in values if value is not None})
 

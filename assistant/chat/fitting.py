@@ -14,6 +14,7 @@ from prometheus_client import Counter
 from assistant.chat.events import Status
 from assistant.chat.turn import Turn
 from inference.prompts import prompt_digest
+from inference.tokens import estimated_tokens
 from inference.types import LLM, EngineError, GenerationRequest, LLMEvent, TextDelta
 
 log = logging.getLogger(__name__)
@@ -99,5 +100,5 @@ def _sizes(turn: Turn, max_tokens: int) -> Iterator[Size]:
 
 
 def _tokens(request: GenerationRequest) -> int:
-    """On the high side, without the model's tokeniser: three bytes of UTF-8 a token."""
-    return sum(len(message.content.encode()) // 3 + 8 for message in request.messages)
+    """On the high side, with what a chat format adds to each message."""
+    return sum(estimated_tokens(message.content) + 8 for message in request.messages)

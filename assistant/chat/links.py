@@ -33,14 +33,18 @@ _TAG: Final = re.compile(r"<(?=\s{0,2}/?\s{0,2}[a-z!])", re.IGNORECASE)
 # A definition gives "[text][id]" and "![text][id]" an address on another line.
 _DEFINITION: Final = re.compile(r"^([ ]{0,3}\[[^\]\n]{1,99}\]):", re.MULTILINE)
 # Text without any of these is harmless, unless its end is the beginning of a scheme.
-_SUSPECT: Final = re.compile(r"[:：!\[\]()<./\\]")
-_BEGINNINGS: Final = sorted({name[:n] for name in (*_SCHEMES, "www") for n in range(1, 11)})
-_BEGUN: Final = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(_BEGINNINGS)})$", re.IGNORECASE)
+_SUSPECT: Final = re.compile(r"[:：!\[\]()<\\/]|\.(?!\s)")
+_LONGEST_SCHEME: Final = max(map(len, _SCHEMES))
+_BEGINNINGS: Final = frozenset(
+    name[:n] for name in (*_SCHEMES, "www") for n in range(1, _LONGEST_SCHEME + 1)
+)
+_BEGINNING: Final = "|".join(sorted(_BEGINNINGS))
+_LAST_WORD: Final = re.compile(r"(?<![a-z0-9])[a-z0-9]+\Z", re.IGNORECASE)
 # Half of what could become an address, a picture, a tag or a definition with the next delta.
 _OPEN: Final = re.compile(
     rf"(?:{_START.pattern})[^\s<>\"`]{{0,{MAX_ADDRESS_CHARACTERS}}}\Z"
     rf"|(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{{0,20}}[:：]/{{0,2}}\Z"
-    rf"|(?<![a-z0-9])(?:{'|'.join(_BEGINNINGS)})\Z"
+    rf"|(?<![a-z0-9])(?:{_BEGINNING})\Z"
     r"|(?<![\w@./:-])(?:[a-z0-9-]{1,63}\.){1,6}[a-z0-9-]{0,24}(?::\d{0,5})?/?\Z"
     rf"|\](?:\([^)\n]{{0,{MAX_ADDRESS_CHARACTERS}}})?\Z"
     r"|!\Z|<[\s/]{0,5}\Z|(?:\A|\n)[ ]{0,3}\[[^\]\n]{0,99}\Z",
@@ -81,6 +85,11 @@ def _end_of(text: str, begun: re.Match[str]) -> int:
     return stop
 
 
+def _begins_scheme(text: str) -> bool:
+    last = _LAST_WORD.search(text, max(0, len(text) - _LONGEST_SCHEME))
+    return last is not None and last[0].casefold() in _BEGINNINGS
+
+
 @dataclass(slots=True)
 class LinkGuard:
     """Lets text through in which every address is one of ``known``; pictures become text.
@@ -95,7 +104,7 @@ class LinkGuard:
     _is_within_line: bool = False
 
     def feed(self, text: str) -> str:
-        if not self._held and not _SUSPECT.search(text) and not _BEGUN.search(text):
+        if not self._held and not _SUSPECT.search(text) and not _begins_scheme(text):
             if text:
                 self._is_within_line = not text.endswith("\n")
             return text

@@ -18,15 +18,27 @@ class Conversation(models.Model):
     """A thread of one person. Without ``collections`` it asks all that person may read.
 
     ``filters`` narrow its next questions; ``retrieval.filters`` says which there are.
+    ``attachments`` is the private collection of the files that were attached to it.
+    ``leaf`` is the end of the branch that is shown, see ``branching``; None: nothing was asked.
     """
+
+    class TitleBy(models.TextChoices):
+        QUESTION = "question", "question"  # the first question, cut off
+        MODEL = "model", "model"
+        PERSON = "person", "person"  # never written over
 
     owner_path: ClassVar[str] = "user"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="conversations")
     title = models.CharField(max_length=200, blank=True)
+    title_by = models.CharField(max_length=10, choices=TitleBy.choices, default=TitleBy.QUESTION)
+    leaf = models.ForeignKey("Message", on_delete=models.SET_NULL, null=True, related_name="+")
     collections = models.ManyToManyField(Collection, blank=True, related_name="+")
     filters = models.JSONField(default=dict, blank=True)
+    attachments = models.OneToOneField(
+        Collection, on_delete=models.SET_NULL, null=True, editable=False, related_name="+"
+    )
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
 
@@ -54,6 +66,9 @@ class AnswerStatus(models.TextChoices):
 class Message(models.Model):
     """One turn: a Question or an Answer.
 
+    ``parent`` of an Answer is its Question; of a Question the Answer that it follows, None when it
+    begins the conversation. ``ordinal`` counts the messages of all branches as they came.
+
     ``sources`` are the numbered passages offered to the model, as locators without their text:
     the text is read again, under the reader's rights of that moment, when it is shown.
 
@@ -62,6 +77,7 @@ class Message(models.Model):
 
     ``support`` of an Answer says what its sentences stand on, see ``support.support_of``;
     ``searched`` what was looked through when nothing was found, see ``abstaining.Searched``.
+    ``follow_ups`` are the questions proposed after it; None until ``suggesting`` is done with it.
     """
 
     owner_path: ClassVar[str] = "conversation__user"
@@ -74,6 +90,7 @@ class Message(models.Model):
     conversation = models.ForeignKey(
         Conversation, on_delete=models.CASCADE, related_name="messages"
     )
+    parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True, related_name="children")
     role = models.CharField(max_length=10, choices=Role.choices)
     ordinal = models.PositiveIntegerField()
     text = models.TextField(blank=True)
@@ -90,6 +107,7 @@ class Message(models.Model):
     sources = models.JSONField(default=list)
     support = models.JSONField(default=dict)
     searched = models.JSONField(default=dict)
+    follow_ups = models.JSONField(null=True)
     usage = models.JSONField(default=dict)
     timings_ms = models.JSONField(default=dict)
     error_code = models.CharField(max_length=40, blank=True)
@@ -159,7 +177,8 @@ class Bundle(models.Model):
 
     ``queries`` are the texts searched for. ``rights_hash`` identifies the collections that the
     asker could read. ``sampling`` is what the model was told besides the prompt. ``prompt`` are
-    its messages, kept for PROMPT_RETENTION_DAYS; the digest in the Answer stays. The passages with
+    its messages, kept for PROMPT_RETENTION_DAYS; the digest in the Answer stays. ``instructions``
+    say which ones were in it, see ``instructing.Instructions``. The passages with
     their scores are the Answer's ``sources``. The model's reasoning is nowhere.
     """
 
@@ -170,6 +189,7 @@ class Bundle(models.Model):
     rights_hash = models.CharField(max_length=64)
     sampling = models.JSONField(default=dict)
     prompt = models.JSONField(null=True)
+    instructions = models.JSONField(default=dict)
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 
     objects = OwnedQuerySet.as_manager()

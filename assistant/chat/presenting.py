@@ -49,14 +49,14 @@ class CitationView:
 
 
 def _visible_documents(answer: Message, user: AnyUser, ids: set[str]) -> dict[str, Document]:
-    documents = Document.objects.for_user(user).filter(pk__in=ids).select_related("collection")
+    documents = Document.objects.readable_by(user).filter(pk__in=ids).select_related("collection")
     return {str(document.pk): document for document in documents}
 
 
 def sources_for(answer: Message, *, user: AnyUser) -> list[SourceView]:
     """The numbered passages that the model was offered, their text read from the versions now."""
     documents = _visible_documents(answer, user, {s["document"] for s in answer.sources})
-    stored = VersionText.objects.for_user(user).filter(
+    stored = VersionText.objects.readable_by(user).filter(
         version__in=[s["version"] for s in answer.sources]
     )
     texts = {str(text.version_id): text for text in stored.select_related("version")}
@@ -129,6 +129,12 @@ def support_for(answer: Message, *, user: AnyUser) -> dict[str, Any]:
     """What the sentences of the text stand on; empty when the text is withheld."""
     support: dict[str, Any] = answer.support
     return support if is_fully_available(answer, user=user) else {}
+
+
+def follow_ups_for(answer: Message, *, user: AnyUser) -> list[str]:
+    """Questions proposed after it; none when its text is withheld."""
+    questions: list[str] = answer.follow_ups or []
+    return questions if is_fully_available(answer, user=user) else []
 
 
 def searched_for(answer: Message, *, user: AnyUser) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -143,6 +143,24 @@ async def admitted(
                 yield event
     finally:
         await _leave(ticket, spent)
+
+
+@asynccontextmanager
+async def spare_place() -> AsyncGenerator[bool, None]:
+    """A place for work that nobody waits for: whether there is one at once, behind everybody.
+
+    It takes no turn from the person it is for.
+    """
+    ticket, is_free = str(uuid4()), False
+    with contextlib.suppress(EngineError):
+        answer = await _enter(ticket, Asker("spare", is_program=True))
+        is_free = answer.verdict == "running"
+    if is_free:
+        _keeper().keep(ticket)
+    try:
+        yield is_free
+    finally:
+        await _leave(ticket, 0)
 
 
 async def _wait(ticket: str, asker: Asker, *, is_in_line: bool) -> AsyncGenerator[int, None]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+from inference.extractive import terms
 
 _SAME = str.maketrans(
     {
@@ -15,10 +19,13 @@ _SAME = str.maketrans(
         "*": "", "_": "", "`": "",
     }
 )  # fmt: skip
+_PIECES = re.compile(r"(?P<plain>[!-)+-^a-~]+)|.", re.DOTALL)
 _SENTENCE_END = re.compile(
     r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9À-ÖØ-Þ])|(?<=[。！？])|\n+"
 )
 _WORD = re.compile(r"\w+")
+# Passages, claims and quotes whose parts are remembered.
+_KEPT = 256
 # What goes on with the word or number before or after; scripts without spaces have no such borders.
 _INSIDE = re.compile(r"(?:[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|\d[.,:/-])$")
 _GOES_ON = re.compile(r"[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[.,:/-]\d")
@@ -37,27 +44,33 @@ class Normalised:
     """A text reduced to what matters, and where each of its characters came from."""
 
     text: str
-    origins: tuple[int, ...]
+    origins: Sequence[int]
 
 
-@lru_cache(maxsize=64)
+# The same few passages are asked about for each marker of an answer, and by other answers.
+@lru_cache(maxsize=_KEPT)
 def normalise(text: str) -> Normalised:
     """NFKC, case folded, quotes and dashes unified, no emphasis, runs of white space one space.
 
     Linear.
     """
     out: list[str] = []
-    origins: list[int] = []
-    for index, character in enumerate(text):
-        piece = unicodedata.normalize("NFKC", character.translate(_SAME)).casefold()
+    origins = array("L")
+    for match in _PIECES.finditer(text):
+        start = match.start()
+        if match.lastgroup == "plain":  # nothing in it changes but its case
+            out.append(match[0].lower())
+            origins.extend(range(start, match.end()))
+            continue
+        piece = unicodedata.normalize("NFKC", match[0].translate(_SAME)).casefold()
         for part in piece:
             if part.isspace():
                 if out and out[-1] == " ":
                     continue
                 part = " "
             out.append(part)
-            origins.append(index)
-    return Normalised("".join(out), tuple(origins))
+            origins.append(start)
+    return Normalised("".join(out), origins)
 
 
 def find_quote(text: str, quote: str) -> Span | None:
@@ -85,7 +98,8 @@ def _is_whole(text: str, start: int, end: int) -> bool:
     )
 
 
-def sentences(text: str) -> list[Span]:
+@lru_cache(maxsize=_KEPT)
+def sentences(text: str) -> tuple[Span, ...]:
     """Sentences and lines of ``text``, outer white space excluded, in order."""
     spans: list[Span] = []
     start = 0
@@ -97,4 +111,10 @@ def sentences(text: str) -> list[Span]:
             offset = start + len(piece) - len(piece.lstrip())
             spans.append(Span(offset, offset + len(stripped)))
         start = match.end() if match else end
-    return spans
+    return tuple(spans)
+
+
+@lru_cache(maxsize=_KEPT)
+def words_of_sentences(text: str) -> tuple[frozenset[str], ...]:
+    """The content words of each of ``sentences(text)``."""
+    return tuple(frozenset(terms(text[span.start : span.end])) for span in sentences(text))

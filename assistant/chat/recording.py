@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from assistant.chat import choosing, rights
+from assistant.chat import branching, choosing, rights
 from assistant.chat.abstaining import stored
 from assistant.chat.bundling import keep
 from assistant.chat.events import CitationFound, Delta, Done, Event, Failed
@@ -24,6 +24,7 @@ from assistant.chat.turn import Turn
 from assistant.database import in_database
 from assistant.documents.models import Collection
 from assistant.retrieval.understanding import as_json
+from assistant.users.models import User
 from inference.types import ChatMessage, Effort
 
 UNFINISHED = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
@@ -38,19 +39,20 @@ def claim(answer_id: UUID) -> Turn | None:
         status=AnswerStatus.STREAMING
     ):
         return None
-    answer = Message.objects.select_related("conversation__user").get(pk=answer_id)
-    conversation = answer.conversation
-    question = conversation.messages.get(ordinal=answer.ordinal - 1)
+    answer = Message.objects.select_related("conversation__user", "parent").get(pk=answer_id)
+    conversation, question = answer.conversation, answer.parent
+    assert question is not None
     collections = chosen_collections(conversation)
     return Turn(
         question=question.text,
         user=conversation.user,
         collections=collections,
         filters=answer.narrowing.get("filters"),
+        attachments=conversation.attachments_id,
         ignored=answer.narrowing.get("ignored", ()),
         effort=cast("Effort", answer.effort) if answer.effort else None,
         choice=choosing.still_chosen(conversation.user, answer.model),
-        history=_history(conversation, before=question.ordinal),
+        history=_history(question, user=conversation.user),
         answer_id=answer_id,
         rights_hash=rights.snapshot_hash(conversation.user, collections),
         affinity=str(conversation.pk),
@@ -66,16 +68,13 @@ def chosen_collections(conversation: Conversation) -> Sequence[UUID] | None:
     return list(readable.values_list("pk", flat=True))
 
 
-def _history(conversation: Conversation, *, before: int) -> list[ChatMessage]:
-    """Earlier turns whose sources the reader may still see, oldest first."""
-    rows = list(
-        conversation.messages.filter(ordinal__lt=before).order_by("-ordinal")[: 2 * HISTORY_TURNS]
-    )
+def _history(question: Message, *, user: User) -> list[ChatMessage]:
+    """Earlier turns of its branch whose sources the reader may still see, oldest first."""
     messages: list[ChatMessage] = []
-    for row in reversed(rows):
+    for row in branching.before(question, limit=2 * HISTORY_TURNS):
         if row.role == Message.Role.QUESTION:
             messages.append(ChatMessage("user", row.text))
-        elif row.text and is_fully_available(row, user=conversation.user):
+        elif row.text and is_fully_available(row, user=user):
             messages.append(ChatMessage("assistant", row.text))
     return messages
 

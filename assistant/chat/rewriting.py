@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import aclosing
 
+from assistant.chat.saying import said
 from inference.prompts import render_rewrite_prompt
-from inference.types import LLM, ChatMessage, EngineError, GenerationRequest, TextDelta
+from inference.types import LLM, ChatMessage, EngineError
 
 log = logging.getLogger(__name__)
 
 MAX_QUERY_CHARACTERS = 500
 
 
-async def standalone_query(question: str, history: Sequence[ChatMessage], *, llm: LLM) -> str:
+async def standalone_query(
+    question: str, history: Sequence[ChatMessage], *, llm: LLM, cache_salt: str | None = None
+) -> str:
     """The text to search for. The first turn is searched as it was asked.
 
     Without a language model a follow-up is searched together with the question before it. A model
@@ -25,19 +27,11 @@ async def standalone_query(question: str, history: Sequence[ChatMessage], *, llm
     if not llm.is_language_model:
         before = [message.content for message in history if message.role == "user"]
         return f"{before[-1]} {question}" if before else question
-    request = GenerationRequest(
-        messages=render_rewrite_prompt(question, history),
-        question=question,
-        sources=(),
-        max_tokens=400,
-        effort="low",
-        temperature=0.0,
-    )
     try:
-        async with aclosing(llm.stream(request)) as events:
-            parts = [event.text async for event in events if isinstance(event, TextDelta)]
+        prompt = render_rewrite_prompt(question, history)
+        words = await said(llm, prompt, question=question, cache_salt=cache_salt)
     except EngineError as error:
         log.info("rewriting failed, searching for the question as asked: %s", error.code)
         return question
-    rewritten = " ".join("".join(parts).split())
+    rewritten = " ".join(words.split())
     return rewritten if 0 < len(rewritten) <= MAX_QUERY_CHARACTERS else question

@@ -45,7 +45,7 @@ def withdrawn(turns: Sequence[Turn]) -> list[Turn]:
 def _visible(user: User, documents: set[UUID]) -> set[UUID]:
     if not documents:
         return set()
-    rows = Document.objects.for_user(user).filter(pk__in=documents, disabled_at=None)
+    rows = Document.objects.readable_by(user).filter(pk__in=documents, disabled_at=None)
     return set(rows.values_list("pk", flat=True))
 
 

@@ -17,6 +17,7 @@ from asgiref.sync import ThreadSensitiveContext
 from assistant.chat import watching
 from assistant.chat.answering import generate
 from assistant.chat.event_store import store
+from assistant.chat.suggesting import suggest
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ async def _detached(answer_id: UUID) -> None:
     """With a thread of its own for queries: answers do not wait for each other's."""
     async with ThreadSensitiveContext():
         await generate(answer_id)
+        await suggest(answer_id)
 
 
 def _ended(task: asyncio.Task[None]) -> None:

@@ -16,7 +16,7 @@ from assistant import engines
 from assistant.chat.citing import MARKER
 from assistant.chat.claims import contradicts, measures, without_bullet
 from assistant.chat.events import CitationFound
-from assistant.chat.quoting import Span, sentences
+from assistant.chat.quoting import Span, sentences, words_of_sentences
 from assistant.retrieval import Passage
 from inference.extractive import cosine_floor_of, terms
 from inference.types import EngineError
@@ -170,9 +170,9 @@ def _candidates(claims: Sequence[_Claim], passages: Sequence[Passage]) -> list[t
         return []
     ranked: list[tuple[int, int, str]] = []
     for number, passage in enumerate(passages, start=1):
-        for span in sentences(passage.text):
-            text = passage.text[span.start : span.end]
-            ranked.append((len(wanted.intersection(terms(text))), number, text))
+        text = passage.text
+        for span, words in zip(sentences(text), words_of_sentences(text), strict=True):
+            ranked.append((len(wanted & words), number, text[span.start : span.end]))
     ranked.sort(key=lambda each: -each[0])
     return [(number, text) for _, number, text in ranked[:_MAX_CANDIDATES]]
 
@@ -184,7 +184,6 @@ def _about(passage: Passage) -> str:
 def _conflicts(claims: Sequence[_Claim], passages: Sequence[Passage]) -> list[Conflict]:
     """Where another passage that was read gives another number for what a verified quote says."""
     found: dict[tuple[int, int, str], Conflict] = {}
-    split = [[p.text[s.start : s.end] for s in sentences(p.text)] for p in passages]
     for claim in claims:
         for citation in claim.citations:
             said = measures(citation.quote) if citation.verified else {}
@@ -195,10 +194,11 @@ def _conflicts(claims: Sequence[_Claim], passages: Sequence[Passage]) -> list[Co
             for number, passage in enumerate(passages, start=1):
                 if passage.version_id == mine.version_id:
                     continue
-                for text in split[number - 1]:
-                    if len(wanted.intersection(terms(text))) < _SAME_THING * len(wanted):
+                spans = sentences(passage.text)
+                for span, words in zip(spans, words_of_sentences(passage.text), strict=True):
+                    if len(wanted & words) < _SAME_THING * len(wanted):
                         continue
-                    other = measures(text)
+                    other = measures(passage.text[span.start : span.end])
                     for unit in said.keys() & other.keys():
                         key = (*sorted((citation.number, number)), unit)
                         if said[unit].isdisjoint(other[unit]):

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from assistant.chat.events import CitationFound, Event
+from assistant.chat.instructing import Instructions
 from assistant.engines import ModelChoice
 from assistant.permissions.policy import AnyUser
 from assistant.retrieval import Passage
@@ -23,6 +24,7 @@ class Turn:
 
     ``choice`` None: the site's own model. ``ticket`` is its place in the line when one was taken
     before; else it is the answer's id.
+    ``attachments`` is the private collection of the conversation's files, None without any.
     ``ignored`` are the fields that the question's own words may not narrow.
     Turns of one ``affinity`` have prompts that begin alike, see GenerationRequest.
     ``verdict`` is the last event of an answer that is ended from outside, see ``watching``.
@@ -32,6 +34,7 @@ class Turn:
     user: AnyUser
     collections: Sequence[UUID] | None = None
     filters: Mapping[str, Any] | None = None
+    attachments: UUID | None = None
     ignored: Sequence[str] = ()
     effort: Effort | None = None
     choice: ModelChoice | None = None
@@ -52,6 +55,7 @@ class Turn:
     model: str = ""
     prompt_digest: str = ""
     rights_hash: str = ""
+    instructions: Instructions = field(default_factory=Instructions)
     request: GenerationRequest | None = None
     passages: list[Passage] = field(default_factory=list)
     citations: list[CitationFound] = field(default_factory=list)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from hashlib import sha256
 from typing import IO, Any
 from uuid import UUID, uuid4
 
+from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Max, QuerySet
 from django.utils import timezone
@@ -24,6 +27,7 @@ from assistant.documents.models import (
 from assistant.permissions.actions import grant_role
 from assistant.permissions.roles import Role
 from assistant.users.models import User
+from inference.tokens import estimated_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +59,61 @@ def create_collection(*, name: str, description: str = "", actor: User) -> Colle
     return collection
 
 
-def update_collection(
-    collection: Collection, *, name: str, description: str, actor: User
-) -> Collection:
-    collection.name, collection.description = name, description
-    with transaction.atomic():
-        collection.save(update_fields=["name", "description"])
-        record(actor, "collection.update", collection, collection_id=collection.pk)
+def create_private_collection(*, name: str, owner: User) -> Collection:
+    """For ``owner`` alone, see ``Collection.private_to``."""
+    collection = Collection.objects.create(name=name, created_by=owner, private_to=owner)
+    record(owner, "collection.create", collection, collection_id=collection.pk, private=True)
     return collection
+
+
+def update_collection(
+    collection: Collection,
+    *,
+    name: str,
+    description: str,
+    instructions: str | None = None,
+    actor: User,
+) -> Collection:
+    """``instructions`` None leaves them as they are. Raises ValidationError when too long."""
+    collection.name, collection.description = name, description
+    before = collection.instructions
+    if instructions is not None:
+        collection.instructions = check_instructions(instructions)
+    with transaction.atomic():
+        collection.save(update_fields=["name", "description", "instructions"])
+        record(actor, "collection.update", collection, collection_id=collection.pk)
+        if collection.instructions != before:
+            record(
+                actor,
+                "collection.instruct",
+                collection,
+                collection_id=collection.pk,
+                **instructions_digest(collection.instructions),
+            )
+    return collection
+
+
+def check_instructions(text: str) -> str:
+    """Instructions for the model as they are kept. Raises ValidationError with words."""
+    text = text.replace("\r\n", "\n").strip()
+    tokens = estimated_tokens(text)
+    if tokens > settings.INSTRUCTIONS_MAX_TOKENS:
+        raise ValidationError(
+            {
+                "instructions": f"The instructions take about {tokens:,} tokens of each prompt; at"
+                f" most {settings.INSTRUCTIONS_MAX_TOKENS:,} are allowed. Shorten them to about"
+                f" {settings.INSTRUCTIONS_MAX_TOKENS * 3:,} letters."
+            },
+            code="too_long",
+        )
+    if "\x00" in text:
+        raise ValidationError({"instructions": "They contain a NUL character."}, code="nul")
+    return text
+
+
+def instructions_digest(text: str) -> dict[str, Any]:
+    """What is noted of instructions: which text it was, not the text."""
+    return {"sha256": sha256(text.encode()).hexdigest(), "tokens": estimated_tokens(text)}
 
 
 def delete_collection(collection: Collection, *, actor: User) -> None:
@@ -87,12 +138,12 @@ def store_version(
     storage refuses the bytes.
     """
     assert connection.in_atomic_block
-    sha256, size = storage.digest(upload.content)
+    digest, size = storage.digest(upload.content)
     version_id = uuid4()
     document = _document_for(collection_id, upload, version_id, actor=actor)
     is_first = document.latest_version_id == version_id
     latest = None if is_first else document.latest_version
-    if latest is not None and latest.sha256 == sha256:
+    if latest is not None and latest.sha256 == digest:
         _refresh_labels(document, upload)
         return latest, False
     key = storage.save_original(version_id, upload.content)
@@ -101,7 +152,7 @@ def store_version(
             id=version_id,
             document=document,
             number=1 if is_first else _last_number(document) + 1,
-            sha256=sha256,
+            sha256=digest,
             size=size,
             media_type=upload.media_type,
             filename=upload.filename[:255],
@@ -117,7 +168,7 @@ def store_version(
             "document.upload",
             document,
             version=version.number,
-            sha256=sha256,
+            sha256=digest,
             size=size,
         )
     except BaseException:

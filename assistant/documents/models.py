@@ -13,13 +13,23 @@ from assistant.users.models import User
 
 
 class Collection(models.Model):
-    """A set of documents with one access list (its Grants)."""
+    """A set of documents with one access list (its Grants).
+
+    ``instructions`` are its managers' for the model, for what is written from its passages.
+
+    One that is ``private_to`` a person has no grants: it is in no list, no search and nobody
+    else's reach, superusers included. What lies in it is reached by id through ``readable_by``.
+    """
 
     collection_path: ClassVar[str] = "pk"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=200)
     description = models.TextField(blank=True)
+    instructions = models.TextField(blank=True)
+    private_to = models.ForeignKey(
+        User, on_delete=models.CASCADE, null=True, editable=False, related_name="+"
+    )
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

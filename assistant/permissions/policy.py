@@ -29,18 +29,29 @@ def is_person(user: AnyUser) -> bool:
 def collections_with_role(user: AnyUser, role: Role) -> QuerySet[Any, UUID]:
     """Ids of the collections on which ``user`` has at least ``role``, as a subquery.
 
-    A superuser gets an explicit set too: there is no "no filter".
+    A superuser gets an explicit set too: there is no "no filter". What is private to somebody is
+    in nobody's set.
     """
     if not is_person(user):
         return cast("QuerySet[Any, UUID]", Grant.objects.none().values_list("collection_id"))
     if user.is_superuser:
-        collection = cast("type[Model]", apps.get_model("documents", "Collection"))
-        return cast("QuerySet[Any, UUID]", collection._base_manager.order_by().values_list("pk"))
+        shared = _collections().filter(private_to=None)
+        return cast("QuerySet[Any, UUID]", shared.order_by().values_list("pk"))
     person = cast("User", user)
     grants = Grant.objects.filter(
         Q(user_id=person.pk) | Q(_in_one_of(person)) | Q(everyone=True), role__gte=role
     )
     return cast("QuerySet[Any, UUID]", grants.values_list("collection_id"))
+
+
+def private_collections(user: AnyUser) -> QuerySet[Any, UUID]:
+    """Ids of the collections that are private to ``user``, as a subquery."""
+    own = _collections().filter(private_to=user.pk) if is_person(user) else _collections().none()
+    return cast("QuerySet[Any, UUID]", own.order_by().values_list("pk"))
+
+
+def _collections() -> QuerySet[Any]:
+    return cast("type[Model]", apps.get_model("documents", "Collection"))._base_manager.all()
 
 
 def _in_one_of(person: User) -> Func:

@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from django.db import models
+from django.db.models import Q
 
-from assistant.permissions.policy import AnyUser, collections_with_role, is_person
+from assistant.permissions.policy import (
+    AnyUser,
+    collections_with_role,
+    is_person,
+    private_collections,
+)
 from assistant.permissions.roles import Role
 
 M = TypeVar("M", bound=models.Model)
@@ -23,6 +29,14 @@ class ScopedQuerySet(models.QuerySet[M]):
     def for_user(self, user: AnyUser, role: Role = Role.READER) -> ScopedQuerySet[M]:
         path: str = self.model.collection_path  # type: ignore[attr-defined]
         return self.filter(**{f"{path}__in": collections_with_role(user, role)})
+
+    def readable_by(self, user: AnyUser) -> ScopedQuerySet[M]:
+        """As ``for_user`` for readers, and what is private to ``user``: for rows asked for by id,
+        such as the documents behind citations.
+        """
+        path: str = self.model.collection_path  # type: ignore[attr-defined]
+        shared, private = collections_with_role(user, Role.READER), private_collections(user)
+        return self.filter(Q(**{f"{path}__in": shared}) | Q(**{f"{path}__in": private}))
 
 
 class OwnedQuerySet(models.QuerySet[M]):

@@ -31,12 +31,13 @@ class Evidence:
     """What is known of one question: the candidates' scores, best first, and the rest.
 
     ``weight`` is that of the vectors, ``covered`` the share of the question's rare words that the
-    best candidate holds.
+    best candidate holds. ``quoted``: what the question quotes was found word for word.
     """
 
     scores: Sequence[float]
     weight: float
     covered: float
+    quoted: bool = False
 
     @property
     def rivals(self) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 from assistant.retrieval.passages import Passage
@@ -30,19 +31,23 @@ _LONGEST_MEAN_WORD: Final = 14
 def collapse(found: Sequence[Passage]) -> tuple[list[Passage], list[Passage], list[Decision]]:
     """``found``, best first, without near-duplicates of better ones; those; and why."""
     kept: list[Passage] = []
+    texts: list[_Text] = []
     twins: list[Passage] = []
     decisions: list[Decision] = []
     holders: defaultdict[int, list[int]] = defaultdict(list)
     for passage in found[:_COMPARED]:
-        sketch = _sketch(passage.text)
+        text = _Text(passage.text)
+        sketch = text.sketch
         shared = Counter(at for number in sketch for at in holders.get(number, ()))
-        likely = (kept[at] for at, count in shared.most_common(3) if 2 * count >= len(sketch))
-        twin = next((other for other in likely if _says_the_same(other.text, passage.text)), None)
-        if twin is None:
+        likely = (at for at, count in shared.most_common(3) if 2 * count >= len(sketch))
+        same = next((at for at in likely if texts[at].says_the_same_as(text)), None)
+        if same is None:
             for number in sketch:
                 holders[number].append(len(kept))
             kept.append(passage)
+            texts.append(text)
             continue
+        twin = kept[same]
         twins.append(passage)
         decisions.append(
             Decision(
@@ -55,31 +60,37 @@ def collapse(found: Sequence[Passage]) -> tuple[list[Passage], list[Passage], li
     return [*kept, *found[_COMPARED:]], twins, decisions
 
 
-def _sketch(text: str) -> list[int]:
-    """The smallest hashes of its words: texts that share nine words in ten share most of these."""
-    words = text.casefold().split()
-    if len(text) > _LONGEST_MEAN_WORD * len(words):
-        words = [text[at : at + 4] for at in range(0, max(1, len(text) - 3))]
-    return sorted(set(map(hash, words)))[:_SKETCH]
+class _Text:
+    """What of a text is compared, each made when it is first asked for."""
 
+    def __init__(self, text: str) -> None:
+        self._text = text
 
-def _says_the_same(one: str, other: str) -> bool:
-    if _numbers(one) != _numbers(other):
-        return False
-    first, second = _shingles(one), _shingles(other)
-    return len(first & second) >= _SAME * len(first | second)
+    @cached_property
+    def sketch(self) -> list[int]:
+        """The smallest hashes of its words: texts that share nine words in ten share most."""
+        words = self._text.casefold().split()
+        if len(self._text) > _LONGEST_MEAN_WORD * len(words):
+            words = [self._text[at : at + 4] for at in range(0, max(1, len(self._text) - 3))]
+        return sorted(set(map(hash, words)))[:_SKETCH]
 
+    @cached_property
+    def numbers(self) -> list[str]:
+        return _NUMBER.findall(self._text)
 
-def _shingles(text: str) -> set[object]:
-    words = _WORD.findall(text.casefold())
-    if words and sum(map(len, words)) <= _LONGEST_MEAN_WORD * len(words):
-        if len(words) <= _SHINGLE_WORDS:
-            return {tuple(words)}
-        return set(zip(words, words[1:], words[2:], strict=False))
-    joined = "".join(words)
-    width = _SHINGLE_CHARACTERS
-    return {joined[at : at + width] for at in range(max(1, len(joined) - width + 1))}
+    @cached_property
+    def shingles(self) -> set[object]:
+        words = _WORD.findall(self._text.casefold())
+        if words and sum(map(len, words)) <= _LONGEST_MEAN_WORD * len(words):
+            if len(words) <= _SHINGLE_WORDS:
+                return {tuple(words)}
+            return set(zip(words, words[1:], words[2:], strict=False))
+        joined = "".join(words)
+        width = _SHINGLE_CHARACTERS
+        return {joined[at : at + width] for at in range(max(1, len(joined) - width + 1))}
 
-
-def _numbers(text: str) -> list[str]:
-    return _NUMBER.findall(text)
+    def says_the_same_as(self, other: _Text) -> bool:
+        if self.numbers != other.numbers:
+            return False
+        first, second = self.shingles, other.shingles
+        return len(first & second) >= _SAME * len(first | second)

@@ -33,13 +33,15 @@ _WEIGHT_UNKNOWN: Final = 0.12
 class Fused:
     """``ranking`` best first; scores are comparable between questions, 0 to about 1.
 
-    ``weights`` sum to 1, ``reasons`` tell people why they are what they are.
+    ``weights`` sum to 1, ``reasons`` tell people why they are what they are. ``quoted`` as in
+    ``Matches``.
     """
 
     ranking: list[Ranked]
     weights: dict[ArmName, float]
     evidence: dict[str, float]
     reasons: tuple[str, ...]
+    quoted: bool = False
 
     def as_evidence(self) -> Evidence:
         """What the chances of these candidates follow from."""
@@ -47,6 +49,7 @@ class Fused:
             scores=[item.score for item in self.ranking[:RIVALS]],
             weight=self.weights["vector"],
             covered=self.evidence["covered"],
+            quoted=self.quoted,
         )
 
 
@@ -125,6 +128,7 @@ def fuse(
             "covered": covered,
         },
         reasons=tuple(reasons),
+        quoted=keyword.quoted,
     )
 
 

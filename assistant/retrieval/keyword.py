@@ -38,8 +38,6 @@ B: Final = 0.75
 MAX_TERMS: Final = 60
 EXACT_TERMS: Final = 32
 SCORED_TERMS: Final = 12
-# Up to this many visible chunks, every one that holds a term is scored.
-EXACT_UP_TO: Final = 10_000
 # Chunks taken from the index for common words. Where most of them are hidden, up to so many times
 # as many are read.
 CANDIDATES: Final = 2_000
@@ -60,12 +58,14 @@ LED_BY: Final = 40_000
 class Matches:
     """``ranked`` is best first. ``possible`` is the idf of all scored terms together.
 
-    ``covered`` is the idf of those of them that each ranked chunk holds.
+    ``covered`` is the idf of those of them that each ranked chunk holds. ``quoted``: words stood
+    in quotes, and each ranked chunk has them word for word.
     """
 
     ranked: list[Ranked] = field(default_factory=list)
     possible: float = 0.0
     covered: dict[int, float] = field(default_factory=dict)
+    quoted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +88,19 @@ class _Plan:
 def best_matches(query: str, *, scope: Scope, limit: int) -> Matches:
     """The ``limit`` visible chunks with the highest BM25 score of the question's words.
 
-    What stands in quotes must be there word for word. Over more than ``EXACT_UP_TO`` visible
+    What stands in quotes must be there word for word. Over more than ``statistics.FEW`` visible
     chunks the ranking is that of the candidates the plan takes: see the module's docstring.
     """
     sample = statistics.draw(scope)
     question = terms_of_question(query, languages=sample.languages, limit=MAX_TERMS)
     if not question.terms or not sample.size:
         return Matches()
-    if sample.count <= EXACT_UP_TO:
+    if not sample.packed:
         plan = _all_of(question.terms[:EXACT_TERMS], within=scope.seeking("c.collection_id"))
     else:
         plan = _most_promising(question.terms, sample, within=scope.filtering("c.collection_id"))
     found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
-    if len(found.ranked) < limit and scope.documents and sample.count > EXACT_UP_TO:
+    if len(found.ranked) < limit and scope.documents and sample.packed:
         # The plan was made for all that is visible, and the filters leave little of it.
         plan = _all_of(question.terms[:EXACT_TERMS], within=scope.filtering("c.collection_id"))
         found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
@@ -193,6 +193,7 @@ def _scored(
         ranked=[Ranked(int(ids[at]), float(scores[at])) for at in order],
         possible=float(idf.sum()),
         covered={int(ids[at]): float(covered[at]) for at in order},
+        quoted=bool(question.phrases and len(order)),
     )
 
 

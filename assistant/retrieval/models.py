@@ -117,7 +117,11 @@ class Chunk(models.Model):
             # An insert would else wait now and then for a long list of others' terms to be merged,
             # and every search would read through that list.
             GinIndex(fields=["terms"], name="chunk_terms", fastupdate=False),
-            models.Index(fields=["collection", "language"], name="chunk_collection"),
+            models.Index(
+                fields=["collection", "language"],
+                include=["id", "term_count"],
+                name="chunk_collection",
+            ),
             # Chunks in random order: see ``statistics``.
             models.Index(
                 Lot("id"),

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.core.exceptions import EmptyResultSet
 
 from assistant.documents.models import Collection
-from assistant.permissions.policy import AnyUser, collections_with_role
+from assistant.permissions.policy import AnyUser, collections_with_role, private_collections
 from assistant.permissions.roles import Role
 from assistant.retrieval.filters import narrowing
 
@@ -71,12 +71,17 @@ def scope_of(
     *,
     collections: Sequence[UUID] | None = None,
     filters: Mapping[str, Any] | None = None,
+    private: UUID | None = None,
 ) -> Scope:
     """The scope of ``user``, narrowed to ``collections`` and ``filters``.
+
+    ``private`` is a collection of the person's own, which is the whole scope then.
 
     Raises Collection.DoesNotExist when one of ``collections`` is absent or hidden, and
     ValidationError for a filter that is unknown or malformed. Filters only ever narrow.
     """
+    if private is not None:
+        return _private(user, private)
     if collections is not None:
         wanted = set(collections)
         if Collection.objects.for_user(user).filter(pk__in=wanted).count() != len(wanted):
@@ -92,3 +97,13 @@ def scope_of(
         params["collections"] = list(set(collections))
     documents = narrowing(filters or {}, user=user, params=params)
     return Scope(readable, documents, params)
+
+
+def _private(user: AnyUser, collection: UUID) -> Scope:
+    """Raises Collection.DoesNotExist when it is not private to ``user``."""
+    own = private_collections(user).filter(pk=collection)
+    if not own.exists():
+        raise Collection.DoesNotExist
+    sql, values = own.query.sql_with_params()
+    params: Params = {f"scope_{i}": value for i, value in enumerate(values)}
+    return Scope(sql % tuple(f"%({name})s" for name in params), "", params)

@@ -82,6 +82,7 @@ class _Wanted:
     rerank: bool
     budget: int | None
     explain: bool
+    private: UUID | None = None
     started: float = field(default_factory=perf_counter)
 
     @property
@@ -178,10 +179,16 @@ async def asearch(
     rerank: bool = True,
     budget: int | None = None,
     explain: bool = False,
+    private: UUID | None = None,
 ) -> SearchResult:
-    """``search`` for async callers: no thread is held while a model works."""
+    """``search`` for async callers: no thread is held while a model works.
+
+    ``private`` is a collection that is private to ``user``, to be searched instead of all others.
+    """
     queries = _queries(query)
-    wanted = _Wanted(queries, user, collections, limit, mode, filters, rerank, budget, explain)
+    wanted = _Wanted(
+        queries, user, collections, limit, mode, filters, rerank, budget, explain, private
+    )
     while True:
         space = None if mode == "keyword" else await in_database(spaces.active)()
         asked = _Asked()
@@ -236,7 +243,12 @@ def _retrieved(wanted: _Wanted, asked: _Asked) -> _Retrieved:
     with snapshot():
         if wanted.mode != "keyword" and (now := spaces.active()) != asked.space and now is not None:
             raise _SpaceSwitched
-        scope = scope_of(wanted.user, collections=wanted.collections, filters=wanted.filters)
+        scope = scope_of(
+            wanted.user,
+            collections=wanted.collections,
+            filters=wanted.filters,
+            private=wanted.private,
+        )
         calibrated = calibration.current(asked.space, reranker.model if reranker else "")
         clock.lap("scope")
         fused = [
@@ -361,12 +373,14 @@ def _finished(wanted: _Wanted, retrieved: _Retrieved) -> SearchResult:
 def _relevance(wanted: _Wanted, retrieved: _Retrieved) -> float:
     """The chance that the best passage answers the question, or one of the questions in it."""
     if retrieved.trace.reranked:
-        return max(retrieved.trace.chances.values())
-    curve = retrieved.calibrated.curve(wanted.mode)
-    return max(
-        (curve.chance(part.scores[0], part) for part in retrieved.evidence if part.scores),
-        default=0.0,
-    )
+        relevance = max(retrieved.trace.chances.values())
+    else:
+        curve = retrieved.calibrated.curve(wanted.mode)
+        chances = [curve.chance(part.scores[0], part) for part in retrieved.evidence if part.scores]
+        relevance = max(chances, default=0.0)
+    # Who quotes words wants to see the texts that have them, however little else agrees.
+    is_quoted = any(part.quoted for part in retrieved.evidence)
+    return max(relevance, retrieved.calibrated.threshold) if is_quoted else relevance
 
 
 def _with_chances(wanted: _Wanted, retrieved: _Retrieved) -> list[Passage]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from time import monotonic
 from typing import Final
@@ -28,6 +28,8 @@ from assistant.retrieval.models import LOTS
 from assistant.retrieval.scope import Scope
 
 SIZE: Final = 600
+# Up to this many visible chunks, the keyword arm scores every one that holds a term.
+FEW: Final = 10_000
 # A language with a smaller share of the sample is not worth a stem of its own for every word.
 _LANGUAGE_SHARE: Final = 0.01
 _MOST_LANGUAGES: Final = 6
@@ -43,17 +45,14 @@ _KEPT: Final = 200
 class Sample:
     """Visible chunks by lot. ``count`` is how many the whole is (estimated), ``total`` how many
     chunks the site has, ``languages`` what the whole is written in, most first, ``mean_length`` in
-    words."""
+    words. ``packed`` are the terms of ``size`` chunks, none where the whole is few."""
 
-    packed: list[bytes]
+    size: int
     count: float
-    total: float
     mean_length: float
     languages: list[str]
-
-    @property
-    def size(self) -> int:
-        return len(self.packed)
+    total: float = 0.0
+    packed: list[bytes] = field(default_factory=list)
 
     def counts(self, terms: Sequence[Term]) -> np.ndarray:
         """How often each term stands in each chunk of the sample, of shape (size, terms)."""
@@ -72,7 +71,8 @@ def draw(scope: Scope) -> Sample:
         made, sample = _kept.get(key, (0.0, None))
     if sample is not None and monotonic() - made < KEPT_SECONDS:
         return sample
-    sample = _draw(replace(scope, documents=""))
+    scope = replace(scope, documents="")
+    sample = _few(scope) or _draw(scope)
     if sample.count >= _KEPT_FROM:
         with _lock:
             _kept[key] = (monotonic(), sample)
@@ -80,6 +80,49 @@ def draw(scope: Scope) -> Sample:
             if len(_kept) > _KEPT:
                 _kept.popitem(last=False)
     return sample
+
+
+def _few(scope: Scope) -> Sample | None:
+    """From up to FEW visible chunks, found by their collections; None where there are more.
+
+    The walk by lot would go through the whole site for them.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT count(*) FROM (
+                SELECT FROM retrieval_chunk c WHERE {scope.seeking("c.collection_id")}
+                LIMIT {FEW + 1}
+            ) few
+            """,
+            scope.params,
+        )
+        (seen,) = cursor.fetchone()
+        if seen > FEW:
+            return None
+        cursor.execute(
+            f"""
+            WITH drawn AS MATERIALIZED (
+                SELECT c.id, c.language, c.term_count FROM retrieval_chunk c
+                WHERE {scope.seeking("c.collection_id")}
+                ORDER BY hashint8(c.id) & {LOTS - 1} LIMIT {SIZE}
+            )
+            SELECT drawn.language, drawn.term_count
+            FROM drawn JOIN retrieval_chunk c ON c.id = drawn.id {scope.ranked}
+            """,
+            scope.params,
+        )
+        rows = cursor.fetchall()
+    return Sample(
+        size=len(rows),
+        count=len(rows) * max(seen / SIZE, 1.0),
+        mean_length=_mean([row[1] for row in rows]),
+        languages=_languages([row[0] for row in rows]),
+    )
+
+
+def _mean(lengths: list[int]) -> float:
+    return max(float(np.mean(lengths)), 1.0) if lengths else 1.0
 
 
 def _draw(scope: Scope) -> Sample:
@@ -107,11 +150,12 @@ def _draw(scope: Scope) -> Sample:
     if rows and rows[0][4] == SIZE:
         count *= (SIZE - 1) / SIZE * LOTS / max(rows[0][5], 1)
     return Sample(
-        packed=[frequencies.of(row[2], row[3]) for row in rows],
+        size=len(rows),
         count=count,
-        total=max(float(rows[0][6]), count) if rows else 0.0,
-        mean_length=max(float(np.mean([row[1] for row in rows])), 1.0) if rows else 1.0,
+        mean_length=_mean([row[1] for row in rows]),
         languages=_languages([row[0] for row in rows]),
+        total=max(float(rows[0][6]), count) if rows else 0.0,
+        packed=[frequencies.of(row[2], row[3]) for row in rows],
     )
 
 

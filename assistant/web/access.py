@@ -37,7 +37,8 @@ def collection_for(user: User, pk: UUID, role: Role, *, action: str) -> Collecti
 
 
 def readable_document(user: User, pk: UUID) -> Document:
-    documents: QuerySet[Document] = Document.objects.for_user(user).select_related(
+    """Also one that is attached to the person's own conversation."""
+    documents: QuerySet[Document] = Document.objects.readable_by(user).select_related(
         "collection", "current_version", "latest_version__job", "parent"
     )
     return get_object_or_404(documents, pk=pk)
@@ -56,9 +57,20 @@ def own_conversation(user: User, pk: UUID) -> Conversation:
     return get_object_or_404(Conversation.objects.for_user(user), pk=pk)
 
 
+def own_message(user: User, pk: UUID) -> Message:
+    messages = Message.objects.for_user(user)
+    return get_object_or_404(messages.select_related("conversation", "feedback"), pk=pk)
+
+
+def own_question(user: User, pk: UUID) -> Message:
+    questions = Message.objects.for_user(user).filter(role=Message.Role.QUESTION)
+    return get_object_or_404(questions.select_related("conversation"), pk=pk)
+
+
 def own_answer(user: User, pk: UUID) -> Message:
     answers = Message.objects.for_user(user).filter(role=Message.Role.ANSWER)
-    return get_object_or_404(answers.select_related("conversation", "feedback"), pk=pk)
+    related = ("conversation", "parent", "feedback")
+    return get_object_or_404(answers.select_related(*related), pk=pk)
 
 
 def _refuse(user: User, action: str, target: Model, role: Role) -> NoReturn:

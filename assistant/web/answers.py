@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from assistant.chat.abstaining import is_sent
+from assistant.chat.choosing import name_of
 from assistant.chat.models import AnswerStatus, Message
 from assistant.chat.presenting import (
     citations_for,
@@ -19,6 +20,7 @@ from assistant.chat.presenting import (
     searched_for,
     sources_for,
 )
+from assistant.chat.suggesting import are_coming
 from assistant.documents.locators import Locator
 from assistant.users.models import User
 from assistant.web.narrowing import Chip, shown
@@ -68,8 +70,9 @@ class AnswerView:
     """``cited`` are the sources whose numbers occur in the text, ``others`` were read only.
 
     ``searched`` is what was looked through when nothing was found; ``is_sent``: the question went
-    to the managers. ``is_withheld``: the reader lost a source that the text was made from, so the
-    text is not shown.
+    to the managers. ``awaits_follow_ups``: they may come in a moment. ``choice`` names the model
+    where it is not the site's own. ``is_withheld``: the reader lost a source that the text was made
+    from, so the text is not shown.
     """
 
     message: Message
@@ -80,6 +83,9 @@ class AnswerView:
     conflicts: tuple[Conflict, ...] = ()
     searched: dict[str, Any] = field(default_factory=dict)
     is_sent: bool = False
+    follow_ups: tuple[str, ...] = ()
+    awaits_follow_ups: bool = False
+    choice: str = ""
 
     @property
     def chips(self) -> list[Chip]:
@@ -141,6 +147,9 @@ def view_of(answer: Message, *, user: User) -> AnswerView:
         conflicts=tuple(_conflict(each) for each in answer.support.get("conflicts", ())),
         searched=searched_for(answer, user=user),
         is_sent=answer.abstained and is_sent(answer),
+        follow_ups=tuple(answer.follow_ups or ()),
+        awaits_follow_ups=are_coming(answer),
+        choice=name_of(user, answer),
     )
 
 

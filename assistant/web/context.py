@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
+from assistant.chat.choosing import EFFORTS, models_for
 from assistant.chat.models import Conversation
 from assistant.users.models import User
 
@@ -18,13 +19,15 @@ HISTORY_LENGTH = 60
 
 
 def site(request: HttpRequest) -> dict[str, Any]:
-    """``history`` is read from the database only by templates that print it."""
+    """``history`` and ``models`` are asked for only by templates that print them."""
     user = getattr(request, "user", None)
     theme = request.COOKIES.get("theme", "")
     return {
         "product_name": settings.SITE_NAME,
         "theme": theme if theme in THEMES else "",
         "has_language_model": bool(settings.LLM_BASE_URL),
+        "efforts": EFFORTS,
+        "models": SimpleLazyObject(lambda: models_for(user)) if user else (),
         "max_question": settings.MAX_QUESTION_CHARACTERS,
         "history": SimpleLazyObject(lambda: history_of(user)) if user else [],
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 
+from assistant.chat.choosing import EFFORTS
 from assistant.chat.models import Feedback
 from assistant.documents.models import Collection
 from assistant.users.models import User
@@ -19,12 +20,19 @@ class QuestionForm(NarrowForm):
     content = forms.CharField(error_messages={"required": "Write a question first."})
     collections = forms.ModelMultipleChoiceField(Collection.objects.none(), required=False)
     key = forms.CharField(max_length=200, required=False)
+    after = forms.UUIDField(required=False)
+    model = forms.CharField(max_length=200, required=False)
 
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         chosen = self.fields["collections"]
         assert isinstance(chosen, forms.ModelMultipleChoiceField)
         chosen.queryset = Collection.objects.for_user(user)
+
+
+class AgainForm(forms.Form):
+    effort = forms.ChoiceField(choices=[(each, each) for each in EFFORTS], required=False)
+    model = forms.CharField(max_length=200, required=False)
 
 
 class TitleForm(forms.Form):
@@ -34,6 +42,12 @@ class TitleForm(forms.Form):
 class CollectionForm(forms.Form):
     name = forms.CharField(max_length=200, error_messages={"required": "Give it a name."})
     description = forms.CharField(max_length=2000, required=False)
+
+
+class CollectionSettingsForm(CollectionForm):
+    """How long instructions may be is judged by ``documents.actions``, for both doors."""
+
+    instructions = forms.CharField(max_length=100_000, required=False, strip=False)
 
 
 class FeedbackForm(forms.Form):

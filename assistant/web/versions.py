@@ -39,7 +39,7 @@ class VersionRow:
 def versions_of(document: Document, *, user: User) -> list[VersionRow]:
     """Newest first, at most ``LISTED``."""
     versions: QuerySet[DocumentVersion] = (
-        DocumentVersion.objects.for_user(user)
+        DocumentVersion.objects.readable_by(user)
         .filter(document=document)
         .select_related("job", "created_by")
     )
@@ -60,7 +60,7 @@ def versions_of(document: Document, *, user: User) -> list[VersionRow]:
 def children_of(document: Document, *, user: User) -> tuple[list[DocumentRow], int]:
     """The first ``LISTED`` parts by their path, and how many there are."""
     parts: QuerySet[Document] = (
-        Document.objects.for_user(user)
+        Document.objects.readable_by(user)
         .filter(parent=document)
         .select_related("latest_version__job", "current_version", "parent")
         .order_by("path", "pk")

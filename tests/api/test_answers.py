@@ -14,7 +14,7 @@ from assistant.permissions.models import Grant
 from inference.fakes import say
 from inference.types import EngineError
 from tests.api.calls import JSON, problem
-from tests.factories import make_collection, make_document, make_user
+from tests.factories import make_collection, make_document, make_turn, make_user
 
 pytestmark = pytest.mark.django_db
 ANSWERS = "/api/v1/answers/"
@@ -36,14 +36,9 @@ def document(ada: Any) -> Any:
 def stored_answer(ada: Any, document: Any) -> Message:
     """An answer as a finished generation leaves it."""
     conversation = Conversation.objects.create(user=ada.user)
-    Message.objects.create(
-        conversation=conversation, role=Message.Role.QUESTION, ordinal=1, text="When?"
-    )
     locator = Locator(0, 26, ("Hidden heading",)).to_json()
-    answer = Message.objects.create(
-        conversation=conversation,
-        role=Message.Role.ANSWER,
-        ordinal=2,
+    answer = make_turn(
+        conversation,
         status=AnswerStatus.DONE,
         text="At noon [1].",
         finish_reason="stop",
@@ -280,6 +275,7 @@ def test_answers_of_others_are_404_for_everything_even_for_an_administrator(
                 client.get(f"{ANSWERS}{key}/"),
                 client.get(f"{ANSWERS}{key}/events"),
                 client.post(f"{ANSWERS}{key}/stop"),
+                client.post(f"{ANSWERS}{key}/again"),
                 client.post(f"{ANSWERS}{key}/feedback", {"rating": "up"}, **JSON),
             ):
                 problem(call, 404)
@@ -291,6 +287,7 @@ def test_a_question_is_no_answer(ada: Any, document: Any) -> None:
     client = ada.with_token("read")
     for path in ("", "events"):
         problem(client.get(f"{ANSWERS}{question.pk}/{path}"), 404)
+    problem(client.post(f"{ANSWERS}{question.pk}/again"), 404)
 
 
 @pytest.mark.parametrize("position", ["x", "-1", "1.5", "9" * 20])

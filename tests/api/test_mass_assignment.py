@@ -176,7 +176,7 @@ def test_conversations_and_feedback(world: Any) -> None:
 def test_a_question_is_nothing_but_its_text(world: Any) -> None:
     client, conversation = world["client"], world["conversation"]
     for body in hostile(world, meant={"content": "When?"}):
-        for choice in ("effort", "model", "filters"):  # what an asker may choose
+        for choice in ("effort", "model", "filters", "parent"):  # what an asker may choose
             body.pop(choice, None)
         client.post(f"/api/v1/conversations/{conversation.pk}/messages/", body, **JSON)
     question, answer = Message.objects.filter(ordinal__gt=1)

@@ -70,6 +70,8 @@ def test_a_completion_carries_citations_and_usage(ada: Any, document: Any) -> No
     (citation,) = choice["message"]["citations"]
     assert citation["document"]["id"] == str(document.pk)
     assert citation["verified"]
+    assert [s["basis"] for s in choice["message"]["support"]["sentences"]] == ["verified"]
+    assert choice["message"]["searched"] == {}
     usage = body["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
     assert not Message.objects.exists()
@@ -195,7 +197,10 @@ async def test_a_stream(as_caller: Any, fake_llm: Any) -> None:
     assert text == '"Noon" [1].'
     assert all(piece["usage"] is None for piece in (*pieces, final))
     assert final["choices"][0]["finish_reason"] == "stop"
-    assert final["citations"] == final["choices"][0]["delta"]["citations"] != []
+    delta = final["choices"][0]["delta"]
+    assert final["citations"] == delta["citations"] != []
+    assert final["support"] == delta["support"] != {}
+    assert final["searched"] == {}
     assert usage["choices"] == []
     assert usage["usage"]["total_tokens"] > 0
     assert done == "[DONE]"

@@ -14,7 +14,7 @@ from openapi_spec_validator import validate
 from tests.factories import make_user
 
 OPERATIONS = {
-    "add_version", "answer", "answer_events", "ask", "cancel_batch", "cancel_document",
+    "add_version", "answer", "answer_events", "ask", "ask_again", "cancel_batch", "cancel_document",
     "cancel_documents", "create_collection", "disable_document", "enable_document", "get_batch",
     "list_chunks", "list_versions", "restore_version", "retry_batch", "retry_documents",
     "create_conversation", "delete_collection", "delete_conversation", "delete_document",
@@ -22,7 +22,7 @@ OPERATIONS = {
     "get_grants", "get_schema", "list_collections", "list_conversations", "list_documents",
     "get_bundle", "rate_answer", "replay_answer", "replace_grants", "retry_document", "search",
     "stop_answer", "update_collection", "update_conversation",
-    "upload_document", "upload_documents",
+    "upload_document", "upload_documents", "attach_file", "list_attachments", "detach_file",
 }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ class Reader:
 
 
 async def ask(api: httpx.AsyncClient) -> Reader:
-    made = (await api.post("/conversations/", json={})).raise_for_status().json()
+    made = (await api.post("/conversations/", json={"title": "A trial"})).raise_for_status().json()
     asked = await api.post(f"/conversations/{made['id']}/messages/", json={"content": QUESTION})
     return Reader(asked.raise_for_status().json()["answer"]["id"])
 

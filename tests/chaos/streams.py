@@ -81,7 +81,9 @@ def question(*, first: float, rate: float, tokens: int) -> str:
 
 async def ask(client: httpx.AsyncClient, text: str, *, key: str = "") -> str:
     """The id of the answer of a new conversation; with ``key`` the question is sent twice."""
-    made = (await client.post("/api/v1/conversations/", json={})).raise_for_status()
+    made = (
+        await client.post("/api/v1/conversations/", json={"title": "A trial"})
+    ).raise_for_status()
     url = f"/api/v1/conversations/{made.json()['id']}/messages/"
     headers = {"Idempotency-Key": key} if key else {}
     sent = [client.post(url, json={"content": text}, headers=headers) for _ in range(1 + bool(key))]

@@ -55,6 +55,7 @@ async def test_an_order_opens_neither_rights_nor_roles(fake_llm: FakeLLM) -> Non
         ("See [it](https://a.test/wiki/leave).", "See [it](https://a.test/wiki/leave)."),
         ("See https://a.test/wiki/leave?d=me now", "See https://a.test/wiki/leave now"),
         ("See https://b.test/ now", f"See {REMOVED} now"),
+        ("It is so. Ask b.test/x or HTTP://b.test", f"It is so. Ask {REMOVED} or {REMOVED}"),
         ("Call handlers[0](event), e.g. data: 3.5 and/or x.", None),
         ("Wow! It is 5:30. See a/b and C:/x", None),
     ],

@@ -19,7 +19,7 @@ from assistant.web.answers import view_of
 from inference.fakes import FakeEmbedder, FakeLLM, say
 from inference.prompts import NO_ANSWER
 from inference.types import EngineError
-from tests.factories import make_collection, make_document, make_user
+from tests.factories import make_collection, make_document, make_turn, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LEAVE = "Annual leave for employees is 30 days a year.\n\nThe canteen opens at noon."
@@ -180,14 +180,10 @@ def test_sending_has_its_limits(reader: User, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(abstaining, "SENT_PER_DAY", 1)
     conversation = Conversation.objects.create(user=reader)
     searched = {"collections": [str(Grant.objects.get(user=reader).collection_id)]}
-    answers = []
-    for ordinal in (1, 3, 5):
-        conversation.messages.create(role="question", ordinal=ordinal, text="Where?")
-        answers.append(
-            conversation.messages.create(
-                role="answer", ordinal=ordinal + 1, abstained=ordinal < 5, searched=searched
-            )
-        )
+    answers = [
+        make_turn(conversation, abstained=abstained, searched=searched)
+        for abstained in (True, True, False)
+    ]
     first = abstaining.send_question(answers[0], user=reader)
     assert abstaining.send_question(answers[0], user=reader) == first
     with pytest.raises(ValidationError, match="today"):

@@ -24,6 +24,11 @@ from starlette.routing import Route
 
 MODEL = "test-model"
 PREFACE = "The model says:"
+# What it says to the short tasks, by how their prompts begin.
+SHORT = {
+    "You name a conversation": "Leave and sickness",
+    "You propose what a reader": "How is sickness reported?\nWhat expires in March?",
+}
 active = 0
 
 
@@ -37,21 +42,23 @@ async def state(request: Request) -> JSONResponse:
 
 async def chat(request: Request) -> StreamingResponse:
     body = await request.json()
-    prompt = body["messages"][-1]["content"]
-    return StreamingResponse(_stream(prompt, request), media_type="text/event-stream")
+    task, prompt = (body["messages"][at]["content"] for at in (0, -1))
+    return StreamingResponse(_stream(task, prompt), media_type="text/event-stream")
 
 
-async def _stream(prompt: str, request: Request) -> AsyncIterator[str]:
+async def _stream(task: str, prompt: str) -> AsyncIterator[str]:
     global active
     active += 1
     try:
-        pause = 0.5 if "slowly" in prompt else 0.01
+        short = next((words for words in SHORT if task.startswith(words)), "")
+        pause = 0.5 if "slowly" in prompt and not short else 0.01
         yield _chunk({"role": "assistant", "content": ""})
         yield _chunk({"reasoning": "SECRET REASONING"})
         passage = re.search(r"<passage[^>]*>\s*(.+?)\s*</passage>", prompt, re.S)
         text = passage[1] if passage else "nothing"
         sentence = re.split(r"(?<=[.!?])\s", text.splitlines()[-1])[0]
-        for word in f"{PREFACE} {sentence} [1]".split(" ") + ["more"] * (60 if pause > 0.1 else 0):
+        answer = f"{PREFACE} {sentence} [1]"
+        for word in SHORT.get(short, answer).split(" ") + ["more"] * (60 if pause > 0.1 else 0):
             yield _chunk({"content": f"{word} "})
             await asyncio.sleep(pause)
         yield _chunk({}, finish="stop")

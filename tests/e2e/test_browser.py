@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, FilePayload, expect
 
 from tests.e2e.conftest import Site, Visit, open_window, start_model
 from tests.e2e.model_server import PREFACE
@@ -113,6 +113,22 @@ def test_ask_and_open_the_citation_at_the_passage(visit: Visit) -> None:
     expect(mark).to_be_visible()
     expect(mark).to_be_in_viewport()
     expect(page.locator("main")).to_contain_text("thirty days")
+    # A file of one's own: attached, waited for, cited, removed.
+    page.goto(f"{visit.site.base_url}/")
+    offer: FilePayload = {
+        "name": "offer.txt",
+        "mimeType": "text/plain",
+        "buffer": b"The Oslo pilot ends in May.",
+    }
+    page.get_by_label("Attach files").set_input_files([offer])
+    expect(page.locator("[data-file-list]")).to_contain_text("offer.txt")
+    ask(visit, "When does the Oslo pilot end?")
+    expect(page.locator("#attachments")).to_contain_text("offer.txt")
+    expect(answer).to_contain_text("ends in May", timeout=60_000)
+    expect(answer.locator(".sources")).to_contain_text("Attached files")
+    page.get_by_role("button", name="Remove offer.txt").click()
+    page.locator("dialog[open]").get_by_role("button").last.click()
+    expect(page.locator("#attachments li")).to_have_count(0)
 
 
 def test_a_question_without_an_answer_is_not_answered(visit: Visit) -> None:
@@ -132,6 +148,21 @@ def test_streamed_words_come_from_the_connected_model(model_visit: Visit) -> Non
     expect(page.locator("body")).not_to_contain_text("No language model is connected")
     page.reload()
     expect(page.locator("article.answer").last).to_contain_text(PREFACE)
+    # What the small model adds, then another answer beside the first, and another question.
+    expect(page.locator("#history")).to_contain_text("Leave and sickness", timeout=30_000)
+    expect(page.get_by_role("button", name="What expires in March?")).to_be_visible()
+    page.get_by_role("button", name="Answer again in another way").click()
+    page.get_by_label("Effort").select_option("high")
+    page.get_by_role("button", name="Answer again", exact=True).click()
+    expect(answer).to_contain_text("2 / 2", timeout=60_000)
+    page.get_by_label("Edit this question").click()
+    page.get_by_label("The question in other words").fill("How is sickness reported?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".turn-question")).to_contain_text("2 / 2")
+    expect(answer).to_contain_text("sickness", timeout=60_000)
+    page.get_by_role("button", name="Previous").click()
+    expect(page.locator(".bubble")).to_have_text("When does the canteen open?")
+    expect(answer).to_contain_text("2 / 2")
 
 
 def test_a_reload_in_the_middle_loses_and_doubles_nothing(model_visit: Visit) -> None:

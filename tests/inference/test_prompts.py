@@ -10,7 +10,9 @@ from inference.prompts import (
     neutralise,
     prompt_digest,
     render_answer_prompt,
+    render_follow_ups_prompt,
     render_rewrite_prompt,
+    render_title_prompt,
 )
 from inference.types import ChatMessage, SourceText
 
@@ -38,7 +40,8 @@ def test_the_start_of_the_prompt_does_not_change_with_time_or_question() -> None
 
 def test_a_company_may_add_rules() -> None:
     rules = render_answer_prompt("A?", [], instructions="Write $5 politely.")[0].content
-    assert rules.endswith("Further rules of this company:\nWrite $5 politely.")
+    assert rules.endswith("the rule holds:\nWrite $5 politely.")
+    assert rules.startswith(render_answer_prompt("A?", [])[0].content)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,8 @@ def test_documents_and_questions_cannot_leave_their_place(attack: str) -> None:
     prompts = [
         render_answer_prompt(attack, [source], history=history),
         render_rewrite_prompt(attack, history),
+        render_title_prompt(attack),
+        render_follow_ups_prompt(attack, attack),
     ]
     for prompt in prompts:
         assert [message.role for message in prompt].count("system") == 1

@@ -79,7 +79,7 @@ def test_texts_of_several_languages_are_found_together(mine: Collection, reader:
 @pytest.fixture
 def many(mine: Collection, monkeypatch: pytest.MonkeyPatch) -> Collection:
     """Some 600 chunks, enough to be sampled: common words, and a rare one in each twentieth."""
-    monkeypatch.setattr(keyword, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(statistics, "FEW", 100)
     monkeypatch.setattr(statistics, "SIZE", 80)
     fill(mine, 600, seed=1)
     return mine
@@ -99,7 +99,7 @@ def fill(collection: Collection, count: int, *, seed: int) -> None:
 def exactly(query: str, reader: User, monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
     """Score of each chunk, best first, when all are read."""
     with monkeypatch.context() as patch:
-        patch.setattr(keyword, "EXACT_UP_TO", 10_000)
+        patch.setattr(statistics, "FEW", 10_000)
         patch.setattr(statistics, "SIZE", 10_000)
         return {each.chunk_id: each.score for each in ranked(query, reader)}
 

@@ -13,14 +13,16 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
+from django.db.models import Q
 from pytest_django.fixtures import Settings
 
 from assistant import asgi
+from assistant.documents.actions import create_private_collection
 from assistant.documents.models import Collection, Document, DocumentVersion, VersionText
 from assistant.embedded import postgres
 from assistant.management import diagnosis
 from assistant.permissions.models import Grant
-from assistant.permissions.policy import collections_with_role
+from assistant.permissions.policy import collections_with_role, private_collections
 from assistant.permissions.roles import Role
 from assistant.retrieval import row_security, scope, search, searching
 from assistant.retrieval.models import Chunk, Embedding
@@ -100,6 +102,7 @@ def test_the_policies_say_what_the_policy_says(db: None, seed: int) -> None:
             everyone=choose.choice([None, None, None, *Role]),
         )
         make_document(collection, text=f"Canary {number}.")
+        make_document(create_private_collection(name="Own", owner=people[number]))
     Grant.objects.filter(pk__in=Grant.objects.order_by("?")[:3]).update(role=Role.MANAGER)
     columns = {
         Collection: "pk",
@@ -113,7 +116,8 @@ def test_the_policies_say_what_the_policy_says(db: None, seed: int) -> None:
     for person in [*people, AnonymousUser()]:
         allowed = set(
             Collection.objects.filter(
-                pk__in=collections_with_role(person, Role.READER)
+                Q(pk__in=collections_with_role(person, Role.READER))
+                | Q(pk__in=private_collections(person))
             ).values_list("pk", flat=True)
         )
         with transaction.atomic(), reading_as(person):

@@ -97,6 +97,19 @@ def test_no_text_breaks_the_statement(mine: Collection, reader: User, query: str
     search(query, user=reader)
 
 
+def test_what_is_quoted_is_found_however_little_else_agrees(
+    reader: User, fake_embedder: FakeEmbedder
+) -> None:
+    collection = make_collection(readers=[reader])
+    text = "Each spring there is a performance review with the lead. " + "Filler words. " * 30
+    make_document(collection, title="Handbook", text=text)
+    loose = search("performance review zebra lion tiger bear wolf fox", user=reader)
+    quoted = search('"performance review" zebra lion tiger bear wolf fox', user=reader)
+    absent = search('"review performance" zebra lion tiger bear wolf fox', user=reader)
+    assert loose.relevance < quoted.threshold == quoted.relevance
+    assert absent.relevance < absent.threshold
+
+
 def test_bm25_prefers_rare_words_and_short_texts(reader: User, fake_embedder: FakeEmbedder) -> None:
     collection = make_collection(readers=[reader])
     make_document(collection, title="common", text="report report report")

@@ -7,12 +7,14 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from assistant.chat import actions
 from assistant.chat.models import AnswerStatus, Citation, Conversation, Feedback, Message
 from assistant.documents.actions import delete_document
 from assistant.permissions.models import Grant
 from assistant.users.models import User
+from inference.fakes import FakeLLM
 from tests.factories import make_collection, make_user
 from tests.web.conftest import TEXT, House, SignIn
 from tests.web.markup import Elements, dangers_in
@@ -189,17 +191,75 @@ def test_how_an_answer_ended_is_said(
     answer = answered(house, **values)
     text = page(signed_in(house.reader), f"/answers/{answer.pk}/")
     assert words in text
-    assert ("Ask again" in text) == ("status" in values)
+    assert ("> Ask again<" in text) == ("status" in values)
     if values.get("text") != "":
         assert "opens at noon" in text
 
 
-def test_asking_again_repeats_the_question(house: House, signed_in: SignIn) -> None:
-    answer = answered(house, status="failed")
-    response = signed_in(house.reader).post(f"/answers/{answer.pk}/again/", headers=HTMX)
-    assert response.status_code == 200
-    questions = answer.conversation.messages.filter(role="question")
-    assert [question.text for question in questions] == ["When?", "When?"]
+def test_asking_again_keeps_both_answers(house: House, signed_in: SignIn) -> None:
+    answer = answered(house)
+    client = signed_in(house.reader)
+    path = f"/answers/{answer.pk}/again/"
+    refused = client.post(path, {"effort": "endless"}, headers=HTMX)
+    assert (refused.status_code, refused["HX-Retarget"]) == (422, "#composer-error")
+    shown = client.post(path, {"effort": "high"}, headers=HTMX).content.decode()
+    again = Message.objects.get(status=AnswerStatus.PENDING)
+    assert (again.parent, again.effort) == (answer.parent, "high")
+    assert f'id="answer-{again.pk}"' in shown
+    assert f'id="answer-{answer.pk}"' not in shown
+    Message.objects.filter(pk=again.pk).update(status=AnswerStatus.DONE)
+    assert "2 / 2" in page(client, f"/answers/{again.pk}/")
+    back = client.post(f"/messages/{answer.pk}/choose/", headers=HTMX).content.decode()
+    assert "1 / 2" in back
+    assert QUOTE in back
+
+
+def test_an_edited_question_shows_its_branch_and_the_way_back(
+    house: House, signed_in: SignIn
+) -> None:
+    answer = answered(house)
+    client, first = signed_in(house.reader), answer.parent
+    assert first is not None
+    path = f"/messages/{first.pk}/edit/"
+    assert client.post(path, {"content": " "}, headers=HTMX).status_code == 422
+    shown = client.post(path, {"content": "And on Sunday?"}, headers=HTMX).content.decode()
+    assert "2 / 2" in shown
+    assert "And on Sunday?" in shown
+    assert "opens at noon" not in shown
+    edited = Message.objects.get(text="And on Sunday?")
+    assert edited.parent is None
+    Message.objects.filter(parent=edited).update(status=AnswerStatus.DONE)
+    chosen = client.post(f"/messages/{first.pk}/choose/")
+    place = f"/c/{answer.conversation_id}/"
+    assert chosen["Location"] == f"{place}#question-{first.pk}"
+    shown = page(client, place)
+    assert "1 / 2" in shown
+    assert "opens at noon" in shown
+    # A page that still shows the other branch goes on there.
+    other = Message.objects.get(parent=edited)
+    client.post(place, {"content": "And Monday?", "after": other.pk}, headers=HTMX)
+    assert Message.objects.get(text="And Monday?").parent == other
+    assert client.post(place, {"content": "x", "after": uuid4()}, headers=HTMX).status_code == 422
+
+
+def test_follow_ups_are_shown_and_withheld_with_their_answer(
+    house: House, signed_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = answered(house, finished_at=timezone.now())
+    client, path = signed_in(house.reader), f"/answers/{answer.pk}/follow-ups/"
+    assert b"hx-get" not in client.get(path).content  # without a model none will come
+    monkeypatch.setattr("assistant.engines.llm", FakeLLM)
+    waiting = client.get(path)
+    assert b"hx-get" in waiting.content
+    assert "HX-Trigger" not in waiting
+    Message.objects.filter(pk=answer.pk).update(follow_ups=[f"{HOSTILE} on Sunday?"])
+    shown = client.get(path)
+    assert b"on Sunday?" in shown.content
+    assert HOSTILE.encode() not in shown.content
+    assert shown["HX-Trigger"] == "history-changed"
+    Grant.objects.filter(user=house.reader).delete()
+    for place in (path, f"/answers/{answer.pk}/", f"/c/{answer.conversation_id}/"):
+        assert "on Sunday?" not in page(client, place)
 
 
 def test_feedback_asks_why_and_keeps_the_last(house: House, signed_in: SignIn) -> None:
@@ -259,6 +319,9 @@ def test_history_lists_renames_and_deletes(house: House, signed_in: SignIn) -> N
         ("get", "/answers/{answer}/"),
         ("post", "/answers/{answer}/stop/"),
         ("post", "/answers/{answer}/again/"),
+        ("get", "/answers/{answer}/follow-ups/"),
+        ("post", "/messages/{answer}/choose/"),
+        ("post", "/messages/{question}/edit/"),
         ("post", "/answers/{answer}/feedback/"),
     ],
 )
@@ -267,8 +330,8 @@ def test_conversations_belong_to_one_person(
 ) -> None:
     answer = answered(house)
     body = {"content": "x", "rating": "up", "title": "x"}
-    mine = path.format(thread=answer.conversation_id, answer=answer.pk)
-    absent = path.format(thread=uuid4(), answer=uuid4())
+    mine = path.format(thread=answer.conversation_id, answer=answer.pk, question=answer.parent_id)
+    absent = path.format(thread=uuid4(), answer=uuid4(), question=uuid4())
     for user in (house.stranger, house.manager, make_user(is_superuser=True)):
         client = signed_in(user)
         hidden = getattr(client, method)(mine, body)

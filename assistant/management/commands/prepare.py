@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
+from assistant.chat.instructing import note_site_instructions
 from assistant.retrieval import row_security
 
 
@@ -27,5 +29,9 @@ class Command(BaseCommand):
                     " (docs/security.md, The second net)."
                 )
             self.stderr.write(self.style.WARNING(f"{gap} ROW_SECURITY is warn: going on."))
+        try:
+            note_site_instructions()
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
         call_command("collectstatic", interactive=False, verbosity=0)
         call_command("ensure_admin", verbosity=verbosity)

@@ -5,6 +5,7 @@ import { announce, csrfHeaders, element, icon, toast } from "./page.js";
 
 const STAGES = {
   searching: "Searching your documents…",
+  attachments: "Reading the attached files…",
   reading: "Reading…",
   thinking: "Thinking…",
   shortening: "That was too long for the model; asking with less…",

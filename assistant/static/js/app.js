@@ -37,11 +37,26 @@ document.addEventListener("click", (event) => {
   if (target.matches("[data-theme-toggle]")) switchTheme();
   if (target.dataset.openDialog) document.getElementById(target.dataset.openDialog).showModal();
   if (target.matches("[data-close-dialog]")) target.closest("dialog").close();
+  if (target.matches("[data-close-details]")) target.closest("details").open = false;
   if (target.matches("[data-copy-value]")) {
     copy(target.parentElement.querySelector("[data-value]").textContent, "Token copied.");
   }
   if (target.matches("[data-copy]")) copy(answerAsText(target.closest(".answer")), "Answer copied.");
 });
+
+// A menu opens beside its button, on the side that has more room. ``toggle`` does not bubble.
+document.addEventListener(
+  "toggle",
+  ({ target: menu, newState }) => {
+    if (newState !== "open" || !menu.matches(".menu[popover]")) return;
+    const button = document.querySelector(`[popovertarget="${menu.id}"]`).getBoundingClientRect();
+    const isAbove = button.top > innerHeight / 2;
+    menu.style.left = `${Math.max(8, Math.min(button.left, innerWidth - menu.offsetWidth - 8))}px`;
+    menu.style.top = isAbove ? "auto" : `${button.bottom + 8}px`;
+    menu.style.bottom = isAbove ? `${innerHeight - button.top + 8}px` : "auto";
+  },
+  true,
+);
 
 for (const dialog of document.querySelectorAll("dialog[data-open]")) dialog.showModal();
 

@@ -18,15 +18,15 @@ class ChatComposer extends HTMLElement {
     on(document, "answer-started", (event) => this.#busy(event.detail.stop));
     on(document, "answer-ended", () => this.#busy(null));
     on(document, "click", (event) => this.#example(event));
+    on(document, "click", (event) => this.#followUp(event));
+    this.files = this.querySelector("[data-files]");
+    on(this.files, "change", () => this.#showFiles());
+    on(this.querySelector("[data-file-list]"), "click", (event) => this.#dropFile(event));
     const picker = this.querySelector("[data-picker]");
-    if (picker) {
-      on(picker, "change", (event) => this.#picked(event.target));
-      on(picker, "toggle", () => this.#place(picker, "[data-picker-button]"));
-    }
+    if (picker) on(picker, "change", (event) => this.#picked(event.target));
     const narrow = this.querySelector("[data-narrow]");
     if (narrow) {
       on(narrow, "change", () => this.#narrowed(narrow));
-      on(narrow, "toggle", () => this.#place(narrow, "[data-narrow-button]"));
       on(this.querySelector("[data-chips]"), "click", (event) => this.#widen(event, narrow));
     }
     const running = document.querySelector("answer-stream");
@@ -51,11 +51,14 @@ class ChatComposer extends HTMLElement {
       event.stopImmediatePropagation();
     }
     this.querySelector("#composer-error").textContent = "";
+    this.form.elements.after.value = lastAnswer();
   }
 
   #sent({ target, detail }) {
     if (target !== this.form || !detail.successful) return;
     this.field.value = "";
+    this.files.value = "";
+    this.#showFiles();
     this.form.elements.key.value = newKey();
     this.#refresh();
   }
@@ -89,6 +92,14 @@ class ChatComposer extends HTMLElement {
     this.field.focus();
   }
 
+  #followUp(event) {
+    const proposed = event.target.closest("[data-follow-up]");
+    if (!proposed || this.#stopAnswer) return;
+    this.field.value = proposed.dataset.followUp;
+    this.#refresh();
+    this.form.requestSubmit();
+  }
+
   #picked(box) {
     const all = this.querySelector("[data-all]");
     const single = [...this.querySelectorAll("[name=collections]")];
@@ -108,27 +119,12 @@ class ChatComposer extends HTMLElement {
       if (!field.value) continue;
       const label = field.closest("label").textContent.trim();
       const words = field.dataset.words ? `${field.dataset.words} ${dayInWords(field.value)}` : label;
-      chips.append(this.#chip(words, field));
+      chips.append(chip(words, { clear: field.name, value: field.type === "checkbox" ? field.value : "" }));
       address.append(field.name, field.value);
     }
     if (location.pathname !== "/") return;
     for (const chosen of new URLSearchParams(location.search).getAll("collection")) address.append("collection", chosen);
     history.replaceState(history.state, "", address.size ? `?${address}` : location.pathname);
-  }
-
-  #chip(words, field) {
-    const chip = document.createElement("li");
-    chip.className = "chip";
-    const text = document.createElement("span");
-    text.textContent = words;
-    const button = document.createElement("button");
-    button.type = "button";
-    button.dataset.clear = field.name;
-    button.dataset.value = field.type === "checkbox" ? field.value : "";
-    button.setAttribute("aria-label", `Remove: ${words}`);
-    button.textContent = "×";
-    chip.append(text, button);
-    return chip;
   }
 
   #widen(event, narrow) {
@@ -142,17 +138,45 @@ class ChatComposer extends HTMLElement {
     this.field.focus();
   }
 
-  #place(picker, opener) {
-    const button = this.querySelector(opener).getBoundingClientRect();
-    const isAbove = button.top > innerHeight / 2;
-    picker.style.left = `${Math.max(8, Math.min(button.left, innerWidth - picker.offsetWidth - 8))}px`;
-    picker.style.top = isAbove ? "auto" : `${button.bottom + 8}px`;
-    picker.style.bottom = isAbove ? `${innerHeight - button.top + 8}px` : "auto";
+  #showFiles() {
+    const chips = [...this.files.files].map((file, at) => chip(file.name, { file: at }));
+    this.querySelector("[data-file-list]").replaceChildren(...chips);
   }
+
+  #dropFile(event) {
+    const taken = event.target.closest("[data-file]")?.dataset.file;
+    if (taken === undefined) return;
+    const kept = new DataTransfer();
+    [...this.files.files].forEach((file, at) => at !== Number(taken) && kept.items.add(file));
+    this.files.files = kept.files;
+    this.#showFiles();
+    this.field.focus();
+  }
+}
+
+// A choice in words, with a button to take it back; ``data`` says which.
+function chip(words, data) {
+  const item = document.createElement("li");
+  item.className = "chip";
+  const text = document.createElement("span");
+  text.textContent = words;
+  const button = document.createElement("button");
+  button.type = "button";
+  Object.assign(button.dataset, data);
+  button.setAttribute("aria-label", `Remove: ${words}`);
+  button.textContent = "×";
+  item.append(text, button);
+  return item;
 }
 
 function dayInWords(day) {
   return new Date(`${day}T00:00`).toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
+}
+
+// The answer that the page ends with: another page of this chat may show another branch.
+function lastAnswer() {
+  const answers = document.querySelectorAll("#thread > [id^=answer-]");
+  return answers.length ? answers[answers.length - 1].id.slice("answer-".length) : "";
 }
 
 // crypto.randomUUID exists on https and localhost only.

@@ -10,15 +10,15 @@ from uuid import UUID, uuid4
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from assistant.chat import actions
+from assistant.chat import actions, choosing
+from assistant.chat.branching import placed
 from assistant.chat.models import Conversation, Message
 from assistant.documents.models import Collection, Document
-from assistant.retrieval.understanding import FIELDS
 from assistant.web.access import own_answer, own_conversation
 from assistant.web.answers import REASONS, view_of
 from assistant.web.context import history_of
@@ -26,8 +26,10 @@ from assistant.web.forms import FeedbackForm, QuestionForm, TitleForm
 from assistant.web.library import readable_collections
 from assistant.web.narrowing import NarrowForm, readable_kinds, shown
 from assistant.web.requests import SignedInRequest
+from assistant.web.thread import HISTORY_CHANGED, new_turn, refused, turn_of, turns_of
+from assistant.web.views.attachments import ATTACHMENTS_CHANGED, attach_files, attached_rows
+from ingestion.admission import SUPPORTED
 
-HISTORY_CHANGED = "history-changed"
 _EXAMPLES = (
     "What should I know about “{}”?",
     "Which rules are there for “{}”?",
@@ -43,7 +45,7 @@ def chat(request: SignedInRequest) -> HttpResponse:
     if request.method == "POST":
         form = QuestionForm(request.POST, user=request.user)
         if not form.is_valid():
-            return _refused(request, _first_error(form))
+            return refused(request, _first_error(form))
         try:
             with transaction.atomic():  # a question that is refused leaves no empty conversation
                 conversation = actions.create_conversation(
@@ -51,9 +53,10 @@ def chat(request: SignedInRequest) -> HttpResponse:
                     collections=[c.pk for c in form.cleaned_data["collections"]],
                     filters=form.filters(),
                 )
+                attach_files(conversation, request)
                 _ask(conversation, form, request)
         except ValidationError as error:
-            return _refused(request, " ".join(error.messages))
+            return refused(request, " ".join(error.messages))
         return _open(request, reverse("conversation", args=[conversation.pk]))
     return _new_chat(request)
 
@@ -66,34 +69,26 @@ def conversation(request: SignedInRequest, pk: UUID) -> HttpResponse:
     if request.method == "POST":
         form = QuestionForm(request.POST, user=request.user)
         if not form.is_valid():
-            return _refused(request, _first_error(form))
+            return refused(request, _first_error(form))
         try:
             with transaction.atomic():
                 _choose_collections(thread, form.cleaned_data["collections"], request)
                 actions.set_filters(thread, form.filters(thread.filters))
+                attach_files(thread, request)
                 question, answer = _ask(thread, form, request)
         except ValidationError as error:
-            return _refused(request, " ".join(error.messages))
+            return refused(request, " ".join(error.messages))
         if not request.htmx:
             return redirect(f"{reverse('conversation', args=[thread.pk])}#answer-{answer.pk}")
-        response = render(
-            request,
-            "web/_turn.html",
-            {"question": question, "answer": view_of(answer, user=request.user)},
-        )
-        response.headers["HX-Trigger"] = HISTORY_CHANGED
+        response = render(request, "web/_turns.html", new_turn(question, answer, user=request.user))
+        response.headers["HX-Trigger"] = f"{HISTORY_CHANGED}, {ATTACHMENTS_CHANGED}"
         return response
-    messages = Message.objects.for_user(request.user).filter(conversation=thread)
-    turns = [
-        {"question": m}
-        if m.role == Message.Role.QUESTION
-        else {"answer": view_of(m, user=request.user)}
-        for m in messages.select_related("feedback")
-    ]
     return render(
         request,
         "web/conversation.html",
-        {"conversation": thread, "turns": turns} | _picker(request, thread),
+        {"conversation": thread, "turns": turns_of(thread, user=request.user)}
+        | attached_rows(thread, user=request.user)
+        | _picker(request, thread),
     )
 
 
@@ -138,8 +133,8 @@ def delete(request: SignedInRequest, pk: UUID) -> HttpResponse:
 @require_GET
 def answer_fragment(request: SignedInRequest, pk: UUID) -> HttpResponse:
     """One answer as it is stored now; fetched when its stream has ended."""
-    answer = view_of(own_answer(request.user, pk), user=request.user)
-    return render(request, "web/_answer.html", {"answer": answer})
+    answer = placed(own_answer(request.user, pk))
+    return render(request, "web/_answer.html", turn_of(answer, user=request.user))
 
 
 @login_required
@@ -150,49 +145,6 @@ def stop(request: SignedInRequest, pk: UUID) -> HttpResponse:
     if "application/json" in request.headers.get("Accept", ""):
         return HttpResponse(status=204)
     return redirect("conversation", pk=answer.conversation_id)
-
-
-@login_required
-@require_POST
-def ask_again(request: SignedInRequest, pk: UUID) -> HttpResponse:
-    """The question in front of an answer, once more.
-
-    ``widen`` asks it without the filters that were chosen, ``ignore`` without what was understood
-    from its words.
-    """
-    answer = own_answer(request.user, pk)
-    question = (
-        Message.objects.for_user(request.user)
-        .filter(
-            conversation=answer.conversation,
-            role=Message.Role.QUESTION,
-            ordinal__lt=answer.ordinal,
-        )
-        .order_by("ordinal")
-        .last()
-    )
-    if question is None:
-        return _refused(request, "The question is no longer there.")
-    try:
-        asked, fresh = actions.ask(
-            answer.conversation,
-            content=question.text,
-            user=request.user,
-            effort=answer.effort,
-            filters={} if "widen" in request.POST else answer.narrowing.get("filters"),
-            ignored=[*answer.narrowing.get("ignored", ()), *_fields(request.POST)],
-        )
-    except ValidationError as error:
-        return _refused(request, " ".join(error.messages))
-    if not request.htmx:
-        return redirect(
-            f"{reverse('conversation', args=[answer.conversation_id])}#answer-{fresh.pk}"
-        )
-    return render(
-        request,
-        "web/_turn.html",
-        {"question": asked, "answer": view_of(fresh, user=request.user)},
-    )
 
 
 @login_required
@@ -230,17 +182,16 @@ def feedback(request: SignedInRequest, pk: UUID) -> HttpResponse:
     )
 
 
-def _fields(given: QueryDict) -> list[str]:
-    return [name for name in given.getlist("ignore") if name in FIELDS]
-
-
 def _ask(
     thread: Conversation, form: QuestionForm, request: SignedInRequest
 ) -> tuple[Message, Message]:
+    """After the answer that the page ends with: another page may show another branch meanwhile."""
     return actions.ask(
         thread,
         content=form.cleaned_data["content"],
         user=request.user,
+        model=form.cleaned_data["model"],
+        parent=form.cleaned_data["after"] or "leaf",
         idempotency_key=form.cleaned_data["key"] or None,
     )
 
@@ -260,6 +211,8 @@ def _picker(request: SignedInRequest, thread: Conversation | None) -> dict[str, 
         chosen = {UUID(v) for v in request.GET.getlist("collection") if _is_uuid(v)}
     collections = list(Collection.objects.for_user(request.user))
     return {
+        "model": choosing.name_of(request.user, thread.leaf) if thread and thread.leaf else "",
+        "extensions": ",".join(SUPPORTED),
         "collections": collections,
         "chosen": {c.pk for c in collections if c.pk in chosen},
         "kinds": readable_kinds(request.user),
@@ -331,11 +284,3 @@ def _first_error(form: QuestionForm) -> str:
     if "collections" in form.errors:
         return "A chosen collection is no longer available. Choose again."
     return str(next(iter(form.errors.values()))[0])
-
-
-def _refused(request: HttpRequest, words: str) -> HttpResponse:
-    """Words under the composer; the question stays in its field."""
-    response = render(request, "web/_composer_error.html", {"words": words}, status=422)
-    response.headers["HX-Retarget"] = "#composer-error"
-    response.headers["HX-Reswap"] = "innerHTML"
-    return response

@@ -9,6 +9,7 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
+from assistant.chat.attaching import conversation_of
 from assistant.documents.models import Document, DocumentVersion, VersionText
 from assistant.permissions.policy import abilities, role_on
 from assistant.web.access import readable_document
@@ -37,6 +38,7 @@ def document(request: SignedInRequest, pk: UUID) -> HttpResponse:
     context: dict[str, object] = {
         "document": shown,
         "collection": shown.collection,
+        "attached_to": conversation_of(shown, user=request.user),
         "version": version,
         "row": DocumentRow(shown, newest.job, newest.progress),
         "versions": versions,
@@ -49,7 +51,7 @@ def document(request: SignedInRequest, pk: UUID) -> HttpResponse:
         "extensions": ",".join(SUPPORTED),
     }
     stored = (
-        VersionText.objects.for_user(request.user).filter(version=version).first()
+        VersionText.objects.readable_by(request.user).filter(version=version).first()
         if version
         else None
     )
@@ -83,7 +85,7 @@ def _version(request: SignedInRequest, shown: Document) -> DocumentVersion | Non
     asked = request.GET.get("v", "")
     if not asked:
         return shown.current_version or shown.latest_version
-    versions = DocumentVersion.objects.for_user(request.user).filter(document=shown)
+    versions = DocumentVersion.objects.readable_by(request.user).filter(document=shown)
     try:
         found = (
             versions.filter(number=int(asked[:9]))

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
@@ -18,7 +19,7 @@ from assistant.documents.models import Collection, Document
 from assistant.permissions.policy import abilities, manages_any, role_on
 from assistant.permissions.roles import Role
 from assistant.web.access import collection_for, readable_collection
-from assistant.web.forms import CollectionForm
+from assistant.web.forms import CollectionForm, CollectionSettingsForm
 from assistant.web.library import (
     FILTERS,
     PAGE_SIZE,
@@ -130,21 +131,23 @@ def bulk(request: SignedInRequest, pk: UUID) -> HttpResponse:
 @login_required
 @require_http_methods(["GET", "POST"])
 def settings(request: SignedInRequest, pk: UUID) -> HttpResponse:
-    """Name and description."""
+    """Name, description and instructions for the model."""
     target = collection_for(request.user, pk, Role.MANAGER, action="collection.update")
-    form = CollectionForm(
-        request.POST or None,
-        initial={"name": target.name, "description": target.description},
-    )
+    form = CollectionSettingsForm(request.POST or None, initial=_settings_of(target))
     if request.method == "POST" and form.is_valid():
-        actions.update_collection(
-            target,
-            name=form.cleaned_data["name"],
-            description=form.cleaned_data["description"],
-            actor=request.user,
-        )
-        messages.success(request, "Saved.")
-        return redirect("collection", pk=pk)
+        try:
+            actions.update_collection(
+                target,
+                name=form.cleaned_data["name"],
+                description=form.cleaned_data["description"],
+                instructions=form.cleaned_data["instructions"],
+                actor=request.user,
+            )
+        except ValidationError as error:
+            form.add_error(None, error)
+        else:
+            messages.success(request, "Saved. It counts from the next question on.")
+            return redirect("collection", pk=pk)
     context = {"collection": target, "form": form}
     return render(
         request, "web/collection_settings.html", context, status=422 if form.errors else 200
@@ -157,7 +160,7 @@ def delete(request: SignedInRequest, pk: UUID) -> HttpResponse:
     """Needs the collection's name, typed: everything in it goes."""
     target = collection_for(request.user, pk, Role.MANAGER, action="collection.delete")
     if request.POST.get("confirm", "").strip() != target.name.strip():
-        form = CollectionForm(initial={"name": target.name, "description": target.description})
+        form = CollectionSettingsForm(initial=_settings_of(target))
         return render(
             request,
             "web/collection_settings.html",
@@ -171,6 +174,11 @@ def delete(request: SignedInRequest, pk: UUID) -> HttpResponse:
     actions.delete_collection(target, actor=request.user)
     messages.success(request, f"“{target.name}” was deleted.")
     return redirect("library")
+
+
+def _settings_of(shown: Collection) -> dict[str, str]:
+    names = CollectionSettingsForm.base_fields
+    return {name: getattr(shown, name) for name in names}
 
 
 def _table(request: SignedInRequest, shown: Collection) -> dict[str, object]:

@@ -1,0 +1,71 @@
+"""A conversation as its page shows it: the branch that is chosen, with the ways to the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from assistant.chat.branching import Placed, branch_of, placed
+from assistant.chat.models import Conversation, Message
+from assistant.users.models import User
+from assistant.web.answers import view_of
+
+# Told to the page: the list in the sidebar is not as it was.
+HISTORY_CHANGED: Final = "history-changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """The ``position``-th of ``count`` messages in one place, from 1; None where none is beside.
+
+    ``place`` names the place: it is the same for all of them.
+    """
+
+    position: int
+    count: int
+    previous: UUID | None
+    following: UUID | None
+    place: UUID
+
+
+def _switch(shown: Placed) -> Switch | None:
+    beside = shown.siblings
+    if len(beside) < 2:
+        return None
+    at = beside.index(shown.message.pk)
+    return Switch(
+        position=at + 1,
+        count=len(beside),
+        previous=beside[at - 1] if at else None,
+        following=beside[at + 1] if at + 1 < len(beside) else None,
+        place=shown.message.parent_id or shown.message.conversation_id,
+    )
+
+
+def turn_of(shown: Placed, *, user: User) -> dict[str, Any]:
+    """What the template of a question or of an answer takes."""
+    message, switch = shown.message, _switch(shown)
+    if message.role == Message.Role.QUESTION:
+        return {"question": message, "switch": switch}
+    return {"answer": view_of(message, user=user), "switch": switch}
+
+
+def turns_of(conversation: Conversation, *, user: User) -> list[dict[str, Any]]:
+    return [turn_of(shown, user=user) for shown in branch_of(conversation)]
+
+
+def new_turn(question: Message, answer: Message, *, user: User) -> dict[str, Any]:
+    """``turns`` of a question that was just asked."""
+    return {"turns": [turn_of(placed(message), user=user) for message in (question, answer)]}
+
+
+def refused(request: HttpRequest, words: str) -> HttpResponse:
+    """Words under the composer; the question stays in its field."""
+    response = render(request, "web/_composer_error.html", {"words": words}, status=422)
+    response.headers["HX-Retarget"] = "#composer-error"
+    response.headers["HX-Reswap"] = "innerHTML"
+    return response
