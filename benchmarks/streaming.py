@@ -12,9 +12,11 @@ reading the same tokens from the model server directly, with the same readers in
 
 First one stream after another: 50 ms to the first token, 100 tokens a second. The time to the first
 word is told by stage, without what the model server itself takes. Then 500 streams of 20 tokens a
-second and 100 of 100: errors, whole answers, tokens a second over those of the bare server while
-all of them run, how much later a token arrives than it was sent, memory of the web process for each
-stream and its time for each token.
+second and 100 of 100. Their questions come ``--pace`` a second, for each is searched for; the model
+server keeps all of them waiting and begins with the first tokens when the last has been asked. Told
+are errors, whole answers, tokens a second over those of the bare server while all of them run, how
+much later a token arrives than it was sent, memory of the web process for each stream and its time
+for each token.
 Everything, model server and readers included, shares the machine's cores.
 """
 
@@ -30,7 +32,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -41,6 +43,8 @@ from benchmarks.ingestion import wait
 QUESTION = "How do I request annual leave?"
 # How long all streams run together.
 HOLD_SECONDS = 20
+# How long the last question may take until its request is at the model server.
+LATEST_SECONDS = 5
 # Without a page that answers, the model would not be asked.
 ANSWERING = {
     "external_id": "leave",
@@ -49,20 +53,25 @@ ANSWERING = {
     " the time sheet. Annual leave is requested two weeks before.",
 }
 WAYS = ("one-shot", "openai", "stored")
-_STAMP = re.compile(r"(\d{5,}\.\d)(?: \[1\]\.)? ")
+_STAMP = re.compile(r"(\d{6,})(?: \[1\])?\.? ")
 _TIMINGS = re.compile(r'"timings_ms":\s*(\{[^}]*\})')
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Seconds to the first token, tokens a second, and how many."""
+    """Seconds to the first token, tokens a second, and how many.
+
+    ``at`` is the moment of the first token on the monotonic clock, None for ``first``.
+    """
 
     first: float
     rate: float
     tokens: int
+    at: float | None = None
 
     def __str__(self) -> str:
-        return f"{QUESTION} (first {self.first} rate {self.rate:g} tokens {self.tokens})"
+        begin = f"first {self.first}" if self.at is None else f"at {self.at:.3f}"
+        return f"{QUESTION} ({begin} rate {self.rate:g} tokens {self.tokens})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work")
-    parser.add_argument("--pace", type=float, default=8, help="questions a second")
+    parser.add_argument("--pace", type=float, default=3, help="questions a second")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args()
     share = 0.1 if options.quick else 1.0
@@ -93,6 +102,8 @@ def main() -> None:
     )
     url = f"http://127.0.0.1:{port}/v1"
     limits = {"LLM_MAX_RUNNING": "2000", "LLM_MAX_WAITING": "2000"}
+    # While all are asked, the first ones wait.
+    limits |= {"LLM_FIRST_TOKEN_TIMEOUT_SECONDS": "600", "ANSWER_DEADLINE_SECONDS": "900"}
     try:
         with running_site(LLM_BASE_URL=url, LLM_MODEL="scripted", **limits) as site:
             collection = upload(site, [*documents(59), ANSWERING])
@@ -141,9 +152,9 @@ class Bench:
 
     def many(self, ways: Sequence[str], streams: int, rate: float, *, ramp: float) -> None:
         """Many streams at once, each way after the bare server, while all of them run."""
-        script = Script(0.05, rate, int(rate * (ramp + HOLD_SECONDS)))
+        script = Script(0.05, rate, int(rate * HOLD_SECONDS))
         _say(f"{streams} streams of {rate:g} tokens a second, {script.tokens} tokens each")
-        bare = _Crowd(self._read("bare", script, streams=streams, ramp=ramp))
+        bare = _Crowd(self._read("bare", script, streams=streams, ramp=1))
         _say(f"  bare      {bare.rate:8.0f} tokens/s, delay p95 {_p95(bare.delays):.1f} ms")
         for way in ways:
             with watched_web(self._site) as samples:
@@ -161,10 +172,15 @@ class Bench:
             )
 
     def _read(self, way: str, script: Script, *, streams: int, ramp: float) -> list[Read]:
-        urls, body, follow = self._requests(way, script, streams)
+        urls, scripts = self._addresses(way, streams), [script] * streams
+        if streams > 1:
+            begin = time.monotonic() + ramp + LATEST_SECONDS
+            # Not all in the same moment: within a second, evenly.
+            scripts = [replace(script, at=begin + n / streams) for n in range(streams)]
+        follow = f"{self._api}/answers/{{}}/events" if way == "stored" else ""
         job = {
             "urls": urls,
-            "bodies": [body] * streams,
+            "bodies": [_body(way, each) for each in scripts],
             "headers": self._headers,
             "follow": follow,
             "ramp": ramp,
@@ -179,22 +195,30 @@ class Bench:
         )
         return [_seen(each) for each in json.loads(done.stdout)]
 
-    def _requests(self, way: str, script: Script, streams: int) -> tuple[list[str], Any, str]:
-        """Addresses, the body for all of them, and where to read afterwards."""
-        message = {"role": "user", "content": str(script)}
+    def _addresses(self, way: str, streams: int) -> list[str]:
         match way:
             case "bare":
-                body: Any = {"model": "scripted", "stream": True, "messages": [message]}
-                return [f"{self._model_url}/chat/completions"] * streams, body, ""
+                return [f"{self._model_url}/chat/completions"] * streams
             case "one-shot":
-                body = {"question": str(script), "stream": True}
-                return [f"{self._api}/answers/"] * streams, body, ""
+                return [f"{self._api}/answers/"] * streams
             case "openai":
-                body = {"model": "knowledge", "stream": True, "messages": [message]}
-                return [f"{self._root}/v1/chat/completions"] * streams, body, ""
-        made = [self._site.api.post("/conversations/", json={}) for _ in range(streams)]
-        urls = [f"{self._api}/conversations/{m.json()['id']}/messages/" for m in made]
-        return urls, {"content": str(script)}, f"{self._api}/answers/{{}}/events"
+                return [f"{self._root}/v1/chat/completions"] * streams
+        made = [
+            self._site.api.post("/conversations/", json={"title": "A stream"})
+            for _ in range(streams)
+        ]
+        return [f"{self._api}/conversations/{m.json()['id']}/messages/" for m in made]
+
+
+def _body(way: str, script: Script) -> dict[str, Any]:
+    match way:
+        case "one-shot":
+            return {"question": str(script), "stream": True}
+        case "stored":
+            return {"content": str(script)}
+    model = "scripted" if way == "bare" else "knowledge"
+    message = {"role": "user", "content": str(script)}
+    return {"model": model, "stream": True, "messages": [message]}
 
 
 def _seen(raw: dict[str, Any]) -> Read:
@@ -204,7 +228,7 @@ def _seen(raw: dict[str, Any]) -> Read:
     for at, piece in raw["pieces"]:
         rest += piece
         found = list(_STAMP.finditer(rest))
-        arrivals += [(at, at - float(match[1])) for match in found]
+        arrivals += [(at, at - int(match[1]) / 10) for match in found]
         rest = rest[found[-1].end() :] if found else rest
     timings = _TIMINGS.search(rest)
     return Read(

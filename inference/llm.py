@@ -7,15 +7,14 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Any, Final
 
 import httpx
 
 from inference import llm_errors, metrics
-from inference.connections import Connections
+from inference.connections import ARRIVED, Connections
 from inference.harmony import HarmonyFilter
 from inference.sse import SSELineTooLongError, SSEParser
 from inference.types import (
@@ -55,7 +54,10 @@ class ServedModel:
 
 @dataclass(slots=True)
 class _Attempt:
-    """What one upstream stream has shown so far."""
+    """What one upstream stream has shown so far.
+
+    ``written`` and ``thinks`` are what came since ``take`` was called.
+    """
 
     filter: HarmonyFilter = field(default_factory=HarmonyFilter)
     usage: Usage = field(default_factory=Usage)
@@ -63,6 +65,25 @@ class _Attempt:
     said_something: bool = False
     thought: bool = False
     done: bool = False
+    thinks: bool = False
+    written: list[str] = field(default_factory=list)
+
+    def take(self) -> list[LLMEvent]:
+        """What is new, as few events as can be: a sign of thinking, a text."""
+        events: list[LLMEvent] = []
+        text = ""
+        if self.written:
+            text = self.filter.feed("".join(self.written))
+            self.written.clear()
+            # Markup taken out is progress too, or hidden reasoning would look like a hang.
+            self.thinks = self.thinks or not text
+        if self.thinks:
+            self.thinks = False
+            events.append(Thinking())
+        if text:
+            self.said_something = self.said_something or not text.isspace()
+            events.append(TextDelta(text))
+        return events
 
 
 class OpenAIChatLLM:
@@ -70,8 +91,8 @@ class OpenAIChatLLM:
 
     Times in seconds: ``first_token_timeout`` runs from sending the request to the first token,
     reasoning included; ``inter_token_timeout`` between tokens. An empty ``model`` means the first
-    one the server lists. ``coalesce`` seconds pass between two looks at a stream, so that the
-    tokens of a busy server cost one event together and not one each. ``send_cache_salt`` None:
+    one the server lists. A token is held for up to ``coalesce`` seconds (the first one is not), so
+    that those of a busy server cost one event together. ``send_cache_salt`` None:
     where ``/models`` says that the server is vLLM. ``seed`` is for evaluation runs.
     ``stripped_markup`` counts harmony markers taken out since start.
     """
@@ -226,20 +247,22 @@ class OpenAIChatLLM:
             await self._raise_for_refusal(response, model)
             parser = SSEParser()
             chunks = response.aiter_bytes()
+            arrived = response.extensions.get(ARRIVED) if self._coalesce else None
             while not attempt.done:
                 chunk = await self._chunk(chunks, deadline, started=started)
-                said = [
-                    event
-                    for data in _parsed(parser, chunk)
-                    for event in self._events(data, attempt, model)
-                ]
-                for event in _joined(said):
+                if chunk and started and arrived:
+                    await asyncio.sleep(self._coalesce)
+                    # Timers run before sockets are read: this lets in what came just now.
+                    await asyncio.sleep(0)
+                    chunk += arrived()
+                for data in _parsed(parser, chunk):
+                    self._note(data, attempt, model)
+                said = attempt.take()
+                for event in said:
                     yield event
                 if chunk is None:
                     break
                 if said:
-                    if self._coalesce and not attempt.done:
-                        await asyncio.sleep(self._coalesce)
                     # From now, not from the chunk's arrival: a slow reader is not a slow model.
                     started = True
                     deadline = loop.time() + self._inter_token_timeout
@@ -291,11 +314,11 @@ class OpenAIChatLLM:
         except httpx.HTTPError as error:
             raise llm_errors.lost() from error
 
-    def _events(self, data: str, attempt: _Attempt, model: str) -> list[LLMEvent]:
-        """What one SSE event says; updates the attempt."""
+    def _note(self, data: str, attempt: _Attempt, model: str) -> None:
+        """Updates the attempt with what one SSE event says."""
         if data.strip() == _DONE:
             attempt.done = True
-            return []
+            return
         try:
             payload = json.loads(data)
         except ValueError:
@@ -308,10 +331,8 @@ class OpenAIChatLLM:
             attempt.usage = Usage(
                 int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
             )
-        events: list[LLMEvent] = []
         for choice in payload.get("choices") or ():
-            events += _choice_events(choice, attempt)
-        return events
+            _note_choice(choice, attempt)
 
     async def _served_model(self) -> ServedModel:
         """The configured model's row of ``/models``, or the first row; cached."""
@@ -347,43 +368,28 @@ def _post(client: httpx.AsyncClient, body: dict[str, Any]) -> httpx.Request:
     return client.build_request("POST", "/chat/completions", json=body)
 
 
-def _joined(events: list[LLMEvent]) -> Iterator[LLMEvent]:
-    """Neighbouring texts as one, signs of thinking once."""
-    for kind, group in groupby(events, key=type):
-        if kind is TextDelta:
-            yield TextDelta("".join(event.text for event in group if isinstance(event, TextDelta)))
-        else:
-            yield next(group)
-
-
-def _parsed(parser: SSEParser, chunk: bytes | None) -> Iterator[str]:
+def _parsed(parser: SSEParser, chunk: bytes | None) -> list[str]:
     try:
-        yield from parser.close() if chunk is None else parser.feed(chunk)
+        return parser.close() if chunk is None else parser.feed(chunk)
     except SSELineTooLongError as error:
         raise llm_errors.lost() from error
 
 
-def _choice_events(choice: Any, attempt: _Attempt) -> list[LLMEvent]:
+def _note_choice(choice: Any, attempt: _Attempt) -> None:
     """Text and signs of thinking in one choice. Reasoning is dropped here and goes no further."""
     delta = choice.get("delta") if isinstance(choice, dict) else None
     if not isinstance(delta, dict):
-        return []
-    events: list[LLMEvent] = []
+        return
     if delta.get("reasoning") or delta.get("reasoning_content"):
-        attempt.thought = True
-        events.append(Thinking())
+        attempt.thought = attempt.thinks = True
     content = delta.get("content")
     if isinstance(content, str) and content:
-        shown = attempt.filter.feed(content)
-        attempt.said_something = attempt.said_something or bool(shown.strip())
-        # Markup taken out is progress too, or hidden reasoning would look like a hang.
-        events.append(TextDelta(shown) if shown else Thinking())
+        attempt.written.append(content)
     reason = choice.get("finish_reason")
     if reason in {"abort", "error"}:
         raise llm_errors.lost()
     if reason:
         attempt.finish_reason = str(reason)
-    return events
 
 
 def _models(response: httpx.Response) -> list[ServedModel]:

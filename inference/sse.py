@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Final
 
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
@@ -15,7 +14,7 @@ class SSELineTooLongError(ValueError):
 
 
 class SSEParser:
-    """Feed chunks as they come; yields the data of each whole event.
+    """Feed chunks as they come, get the data of each whole event.
 
     Lines are cut as bytes and decoded whole, so a character split over two chunks survives.
     Comments and fields other than ``data`` are ignored.
@@ -27,38 +26,43 @@ class SSEParser:
         self._data: list[str] = []
         self._after_cr = False
 
-    def feed(self, chunk: bytes) -> Iterator[str]:
+    def feed(self, chunk: bytes) -> list[str]:
+        """The data of each event that ends in ``chunk``. Raises SSELineTooLongError."""
         if self._after_cr and chunk:
             self._after_cr = False
             if chunk.startswith(b"\n"):
                 chunk = chunk[1:]
         self._after_cr = chunk.endswith(b"\r")
-        at = 0
-        for end in _LINE_END.finditer(chunk):
-            self._pieces.append(chunk[at : end.start()])
-            at = end.end()
-            line = b"".join(self._pieces)
+        *lines, rest = _LINE_END.split(chunk)
+        if lines and self._pieces:
+            lines[0] = b"".join((*self._pieces, lines[0]))
             self._pieces, self._size = [], 0
-            yield from self._line(line)
-        if rest := chunk[at:]:
+        events: list[str] = []
+        for line in lines:
+            self._read(line, events)
+        if rest:
             self._pieces.append(rest)
             self._size += len(rest)
             if self._size > MAX_LINE_BYTES:
                 raise SSELineTooLongError(f"a line is longer than {MAX_LINE_BYTES} bytes")
+        return events
 
-    def close(self) -> Iterator[str]:
+    def close(self) -> list[str]:
         """The last event when the stream ended without its blank line."""
+        events: list[str] = []
         if self._pieces:
-            yield from self._line(b"".join(self._pieces))
+            self._read(b"".join(self._pieces), events)
             self._pieces, self._size = [], 0
-        yield from self._line(b"")
+        self._read(b"", events)
+        return events
 
-    def _line(self, line: bytes) -> Iterator[str]:
+    def _read(self, line: bytes, events: list[str]) -> None:
         if not line:
             if self._data:
-                event, self._data = "\n".join(self._data), []
-                yield event
+                events.append("\n".join(self._data))
+                self._data = []
             return
-        name, _, value = line.decode("utf-8", errors="replace").partition(":")
-        if name == "data":
-            self._data.append(value.removeprefix(" "))
+        if line.startswith(b"data"):
+            name, _, value = line.decode("utf-8", errors="replace").partition(":")
+            if name == "data":
+                self._data.append(value.removeprefix(" "))

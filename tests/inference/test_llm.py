@@ -252,6 +252,29 @@ async def test_a_slow_reader_is_not_a_slow_model() -> None:
         await engine.aclose()
 
 
+async def test_the_first_token_comes_at_once_and_the_next_ones_together() -> None:
+    shown = asyncio.Event()
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + chunk(sse(delta(content="Yes"), done=False)))
+        await shown.wait()
+        for word in (" it", " is"):
+            writer.write(chunk(sse(delta(content=word), done=False)))
+            await asyncio.sleep(0.02)
+        writer.write(chunk(sse(delta("stop"))) + b"0\r\n\r\n")
+        await writer.drain()
+
+    async with raw_server(script) as url:
+        engine = OpenAIChatLLM(url, "m", coalesce=0.5)
+        events = []
+        async for event in engine.stream(request()):
+            events.append(event)
+            shown.set()
+        assert events[:2] == [TextDelta("Yes"), TextDelta(" it is")]
+        assert isinstance(events[2], Finished)
+        await engine.aclose()
+
+
 @pytest.mark.parametrize("how", ["close", "cancel"])
 async def test_leaving_ends_the_upstream_request(how: str) -> None:
     gone = asyncio.Event()
