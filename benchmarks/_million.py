@@ -414,10 +414,9 @@ def _indexes(connection: psycopg.Connection, _: Plan, passages: Passages) -> Non
     connection.execute(
         f"SET max_parallel_maintenance_workers = {max(1, (os.cpu_count() or 2) - 1)}"
     )
-    hnsw = (
-        f"CREATE INDEX embedding_hnsw_{space} ON retrieval_embedding"
-        f" USING hnsw ((vector::halfvec({dimension})) halfvec_cosine_ops) WHERE space_id = {space}"
-    )
+    from assistant.retrieval.spaces import index_statement
+
+    hnsw = index_statement(space, dimension)
     for name, definition in (*_dropped, ("the HNSW index", hnsw)):
         started = time.perf_counter()
         connection.execute(definition.encode())

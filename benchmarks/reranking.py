@@ -170,7 +170,7 @@ def train(examples: Sequence[tuple[str, list[str]]], folder: Path) -> None:
         )  # fmt: skip
         scores = network(**features).logits.view(len(some), -1)
         loss = torch.nn.functional.cross_entropy(scores, torch.zeros(len(some), dtype=torch.long))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -232,7 +232,7 @@ def tested(filled: Filled, model: Path, base_url: str) -> Iterator[str]:
     for asked in filled.test:
         knowing.answers = set().union(*(texts.get(name, set()) for name in asked.grades))
         for way, reranker in (("without", None), ("trained", trained), ("knowing", knowing)):
-            engines.reranker = lambda reranker=reranker: reranker  # type: ignore[assignment,misc]
+            engines.reranker = lambda reranker=reranker: reranker  # type: ignore[assignment]
             ranking, timings = _ranking(asked, filled, rerank=reranker is not None)
             found.setdefault(way, []).append(_ndcg(ranking, asked))
             if way == "trained":

@@ -261,7 +261,7 @@ def _drop(space: EmbeddingSpace) -> None:
         if not Embedding.objects.filter(pk__in=list(some)).delete()[0]:
             break
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(f"DROP INDEX IF EXISTS {spaces.index_name(space)}")
+        cursor.execute(f"DROP INDEX IF EXISTS {spaces.index_name(space.pk)}")
         space.delete()
 
 

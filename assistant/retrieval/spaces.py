@@ -19,12 +19,23 @@ from assistant.retrieval.models import Embedding, EmbeddingSpace
 from inference.embedding_models import EmbeddingModel, UnknownModelError, resolve_model
 from inference.types import Embedder, EmbeddingSpec, TokenCounter
 
+EF_CONSTRUCTION = 200
 _LOCK = "hashtext('embedding-space')"
 
 
 def active() -> EmbeddingSpace | None:
     """The space that is searched; None before the first document."""
-    return EmbeddingSpace.objects.filter(is_active=True).first()
+    # Asked twice in each search: composing the statement anew took longer than running it.
+    names = [field.attname for field in EmbeddingSpace._meta.concrete_fields]
+    with connection.cursor() as cursor:
+        cursor.execute(_active_statement())
+        row = cursor.fetchone()
+    return None if row is None else EmbeddingSpace.from_db(connection.alias, names, row)
+
+
+@cache
+def _active_statement() -> str:
+    return str(EmbeddingSpace.objects.filter(is_active=True).order_by().query)
 
 
 def ensure_active(spec: EmbeddingSpec) -> EmbeddingSpace:
@@ -50,16 +61,25 @@ def create(spec: EmbeddingSpec, *, source: str, **values: Any) -> EmbeddingSpace
     assert connection.in_atomic_block
     space = EmbeddingSpace.objects.create(**asdict(spec), source=source, **values)
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"CREATE INDEX {index_name(space)} ON {Embedding._meta.db_table}"
-            f" USING hnsw ((vector::halfvec({space.dimension:d})) halfvec_cosine_ops)"
-            f" WHERE space_id = {space.pk:d}"
-        )
+        cursor.execute(index_statement(space.pk, space.dimension))
     return space
 
 
-def index_name(space: EmbeddingSpace) -> str:
-    return f"embedding_hnsw_{space.pk:d}"
+def index_statement(space_id: int, dimension: int) -> str:
+    """Makes the HNSW index of a space.
+
+    While a vector is put in, more of its neighbours must be looked at than there are near copies of
+    one text: where all of them are copies, no way leads out of their cluster or into it.
+    """
+    return (
+        f"CREATE INDEX {index_name(space_id)} ON {Embedding._meta.db_table}"
+        f" USING hnsw ((vector::halfvec({dimension:d})) halfvec_cosine_ops)"
+        f" WITH (m = 16, ef_construction = {EF_CONSTRUCTION:d}) WHERE space_id = {space_id:d}"
+    )
+
+
+def index_name(space_id: int) -> str:
+    return f"embedding_hnsw_{space_id:d}"
 
 
 def spec_of(space: EmbeddingSpace) -> EmbeddingSpec:
