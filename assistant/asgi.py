@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any
 
@@ -38,7 +39,10 @@ DROPPED_MB = 1024
 
 django_application = get_asgi_application()
 
-from assistant.api.overload import counted, refusal  # noqa: E402 - needs the applications to be loaded
+# These need the applications to be loaded.
+from assistant.chat.queueing import on_the_way  # noqa: E402
+from assistant.database import shared_threads  # noqa: E402
+from assistant.overload import asks, refusal  # noqa: E402
 
 
 class HashedStaticFiles(StaticFiles):
@@ -62,14 +66,15 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     ):
         prefix = len(f"/{settings.STATIC_URL.strip('/')}")
         await static_files({**scope, "path": scope["path"][prefix:]}, receive, send)
-    elif scope["type"] == "http" and (refused := refusal(scope)):
+    elif scope["type"] == "http" and (refused := await refusal(scope)):
         await _drop(receive)
         status, headers, body = refused
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
     elif scope["type"] == "http":
-        with counted(scope):
-            await _limited(scope, receive, send)
+        with on_the_way() if asks(scope) else nullcontext():
+            async with shared_threads():
+                await _limited(scope, receive, send)
 
 
 class _TooLarge(Exception):

@@ -254,7 +254,7 @@ def _database() -> dict[str, Any]:
         "PASSWORD": parts.get("password", ""),
         "HOST": parts.get("host", ""),
         "PORT": str(parts.get("port", "")),
-        # Under ASGI every request has its own thread: a kept connection would leak.
+        # Given back after every call (assistant.database): kept, it would be one for each thread.
         "CONN_MAX_AGE": 0,
         # The pool holds connections that a restart of the database has ended.
         "CONN_HEALTH_CHECKS": True,

@@ -144,6 +144,10 @@ end
 redis.call('ZADD', P .. 'running', 'XX', lease, id)
 return verdict('running', 0)
 
+-- script: look
+drop_expired()
+return verdict('look', 0)
+
 -- script: renew
 -- lease, then tickets
 for at = 2, #ARGV do

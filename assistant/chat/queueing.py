@@ -13,8 +13,9 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -206,12 +207,10 @@ async def _leave(ticket: str, spent: int) -> None:
 
 
 def _admit_or_raise(answer: _Answer) -> _Answer:
+    _on_the_way.discard(_request.get())
     if answer.verdict in {"running", "waiting"}:
         return answer
-    global _full_until
     REFUSED.labels(answer.verdict).inc()
-    if answer.verdict == "full":
-        _full_until = time.monotonic() + _FULL_SECONDS
     if answer.verdict in {"full", "share"}:
         raise _overloaded(answer.retry_after)
     raise EngineError(
@@ -225,21 +224,53 @@ def _admit_or_raise(answer: _Answer) -> _Answer:
     )
 
 
-def overload(asking: int) -> EngineError | None:
-    """What to tell who asks now, when there is surely no place; costs nothing to find out.
+@contextmanager
+def on_the_way() -> Iterator[None]:
+    """Around a request that is let through to ask: until it has its place, it needs one."""
+    request = object()
+    _on_the_way.add(request)
+    token = _request.set(request)
+    try:
+        yield
+    finally:
+        _request.reset(token)
+        _on_the_way.discard(request)
 
-    The line was full a moment ago, or so many requests that ask are open in this process alone
-    (``asking``) that they will fill it.
+
+_on_the_way: set[object] = set()
+_request: ContextVar[object] = ContextVar("request", default=None)
+
+
+async def overload() -> EngineError | None:
+    """What to tell who asks now, when there is surely no place; costs next to nothing to find out.
+
+    Those on the way in this process come before, and fill what is left of the line.
     """
     most = settings.LLM_MAX_RUNNING + settings.LLM_MAX_WAITING
-    if time.monotonic() >= _full_until and asking < most:
+    if len(_on_the_way) < most and await _length() + len(_on_the_way) < most:
         return None
     REFUSED.labels("full").inc()
     return _overloaded(10)
 
 
-_full_until = 0.0
-_FULL_SECONDS: Final = 1.0
+async def _length() -> int:
+    """How many answers run and wait in all processes, as of a moment ago."""
+    global _seen_at
+    if not engines.llm().is_language_model:
+        return 0
+    now = time.monotonic()
+    if now - _seen_at > _SEEN_SECONDS and not _is_away():
+        _seen_at = now  # one looks for all
+        try:
+            _read(await _keeper().script("look")(keys=[_PREFIX]))
+        except RedisError as error:
+            _note_loss(error)
+    # Alone, a process lets nobody wait.
+    return settings.LLM_MAX_WAITING + len(_keeper().held) if _is_away() else _seen_length
+
+
+_seen_length, _seen_at = 0, 0.0
+_SEEN_SECONDS: Final = 0.05
 
 
 _LIMIT_WORDS: Final = {
@@ -288,7 +319,9 @@ def _window_lengths() -> tuple[int, int]:
 
 
 def _read(given: Sequence[Any]) -> _Answer:
+    global _seen_length, _seen_at
     verdict, number, running, waiting, subject = given
+    _seen_length, _seen_at = int(running) + int(waiting), time.monotonic()
     RUNNING.set(int(running))
     WAITING.set(int(waiting))
     name = verdict.decode() if isinstance(verdict, bytes) else str(verdict)
@@ -324,7 +357,7 @@ class _Keeper:
         )
         self._scripts = {
             name: self._client.register_script(_source(name))
-            for name in ("enter", "renew", "leave")
+            for name in ("enter", "look", "renew", "leave")
         }
         self._task: asyncio.Task[None] | None = None
 

@@ -12,12 +12,11 @@ from contextvars import Context
 from time import perf_counter
 from uuid import UUID
 
-from asgiref.sync import ThreadSensitiveContext
-
 from assistant.chat import watching
 from assistant.chat.answering import generate
 from assistant.chat.event_store import store
 from assistant.chat.suggesting import suggest
+from assistant.database import shared_threads
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +66,8 @@ def _spawn(answer_id: UUID) -> None:
 
 
 async def _detached(answer_id: UUID) -> None:
-    """With a thread of its own for queries: answers do not wait for each other's."""
-    async with ThreadSensitiveContext():
+    """Queries run in any free thread: answers do not wait for each other's."""
+    async with shared_threads():
         await generate(answer_id)
         await suggest(answer_id)
 

@@ -15,7 +15,6 @@ from contextvars import Context
 from time import perf_counter
 from typing import cast
 
-from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
 from django.db import Error as DatabaseError
 from redis.exceptions import RedisError
@@ -24,6 +23,7 @@ from assistant.chat import rights, stream
 from assistant.chat.events import Delta, Done, Event, Failed
 from assistant.chat.per_loop import PerLoop
 from assistant.chat.turn import Turn
+from assistant.database import shared_threads
 from inference.types import EngineError
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class _Watch:
 
     async def _run(self) -> None:
         next_sign, next_check = 0.0, perf_counter() + rights.RECHECK_SECONDS
-        async with ThreadSensitiveContext():
+        async with shared_threads():
             while self._turns:
                 await asyncio.sleep(TICK_SECONDS)
                 now = perf_counter()

@@ -16,6 +16,10 @@ from assistant.web.answers import view_of
 
 # Told to the page: the list in the sidebar is not as it was.
 HISTORY_CHANGED: Final = "history-changed"
+# A question that is refused: words under the composer.
+REFUSED_STATUS: Final = 422
+REFUSED_TEMPLATE: Final = "web/_composer_error.html"
+REFUSED_HEADERS: Final = {"HX-Retarget": "#composer-error", "HX-Reswap": "innerHTML"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def new_turn(question: Message, answer: Message, *, user: User) -> dict[str, Any
 
 def refused(request: HttpRequest, words: str) -> HttpResponse:
     """Words under the composer; the question stays in its field."""
-    response = render(request, "web/_composer_error.html", {"words": words}, status=422)
-    response.headers["HX-Retarget"] = "#composer-error"
-    response.headers["HX-Reswap"] = "innerHTML"
+    response = render(request, REFUSED_TEMPLATE, {"words": words}, status=REFUSED_STATUS)
+    for name, value in REFUSED_HEADERS.items():
+        response.headers[name] = value
     return response

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 import redis
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import LazySettings
 from django.contrib.auth.models import Group
 
-from assistant import engines
-from assistant.api.overload import refusal
+from assistant import asgi, engines
 from assistant.chat import queueing, recording
 from assistant.chat.models import Message
 from assistant.chat.queueing import Asker, reserve
+from assistant.database import shared_threads
+from assistant.overload import asks
 from inference.fakes import FakeLLM
 from tests.conftest import Caller
 from tests.factories import make_collection, make_document, make_user
@@ -32,6 +35,9 @@ def line(settings: LazySettings, fake_llm: FakeLLM) -> Iterator[None]:
     client.flushdb()
     yield
     client.flushdb()
+
+
+USER = {"role": "user", "content": "Leave?"}
 
 
 def post(caller: Caller, path: str, body: dict[str, Any]) -> Any:
@@ -53,28 +59,76 @@ def test_a_full_line_is_a_503_with_a_time_to_come_again(
 
 
 @pytest.mark.parametrize(
-    ("path", "code"),
+    ("path", "body"),
     [
-        ("/api/v1/answers/", "code"),
-        (f"/api/v1/conversations/{uuid4()}/messages/", "code"),
-        ("/v1/chat/completions", "error"),
+        ("/api/v1/answers/", {"question": "Leave?"}),
+        ("/api/v1/conversations/{conversation}/messages/", {"content": "Leave?"}),
+        ("/v1/chat/completions", {"model": "knowledge", "messages": [USER]}),
+        ("/", {"content": "Leave?"}),
+        ("/c/{conversation}/", {"content": "Leave?"}),
     ],
 )
-def test_in_a_storm_refusing_needs_no_application(
-    monkeypatch: pytest.MonkeyPatch, path: str, code: str
+def test_a_refusal_is_that_of_the_view_and_costs_no_thread_and_no_search(
+    settings: LazySettings, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
 ) -> None:
-    asked = {"method": "POST", "path": path}
-    monkeypatch.setattr(queueing, "_full_until", 0.0)
-    assert refusal(asked) is None
-    monkeypatch.setattr(queueing, "_full_until", time.monotonic() + 60)
-    refused = refusal(asked)
-    assert refused is not None
-    status, headers, body = refused
-    assert status == 503
-    assert int(dict(headers)[b"retry-after"]) > 0
-    assert code in json.loads(body)
-    assert refusal(asked | {"method": "GET"}) is None
-    assert refusal(asked | {"path": "/api/v1/search/"}) is None
+    settings.LLM_MAX_RUNNING, settings.LLM_MAX_WAITING = 1, 1
+    caller = Caller(make_user())
+    made = post(caller, "/conversations/", {}).json()["id"]
+    path = path.format(conversation=made)
+    for _ in range(2):
+        reserve(uuid4(), Asker(str(uuid4())))
+    if "v1" in path:
+        viewed = caller.with_token().post(path, body, content_type="application/json")
+    else:
+        viewed = caller.with_session().post(path, body)
+    monkeypatch.setattr(queueing, "_seen_at", 0.0)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a refused question reached Django, or was given a thread")
+
+    monkeypatch.setattr(asgi, "django_application", never)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", never)
+    status, headers, content = asyncio.run(answered(path))
+    assert (status, content) == (viewed.status_code, viewed.content)
+    for name in ("Content-Type", "Retry-After", "HX-Retarget", "HX-Reswap", "Cache-Control"):
+        if name in viewed:
+            assert headers[name.lower()] == viewed[name]
+    assert int(headers["retry-after"]) > 0
+
+
+async def answered(path: str) -> tuple[int, dict[str, str], bytes]:
+    """What the ASGI application says to a POST, with the names of its headers in small letters."""
+    sent: list[Mapping[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Mapping[str, Any]) -> None:
+        sent.append(message)
+
+    await asgi.application({"type": "http", "method": "POST", "path": path}, receive, send)
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return int(sent[0]["status"]), headers, b"".join(each.get("body", b"") for each in sent)
+
+
+async def test_an_open_stream_holds_no_thread(settings: LazySettings) -> None:
+    before, most = threading.active_count(), settings.DATABASE_POOL_SIZE or 20
+    barrier = asyncio.Barrier(3 * most)
+
+    async def stream() -> int:
+        async with shared_threads():
+            await sync_to_async(make_user)()
+            await barrier.wait()  # all are open now
+            return threading.active_count()
+
+    async with asyncio.TaskGroup() as group:
+        streams = [group.create_task(stream()) for _ in range(3 * most)]
+    assert max(task.result() for task in streams) <= before + most
+
+
+def test_only_questions_are_refused() -> None:
+    for method, path in (("GET", "/"), ("POST", "/api/v1/search/"), ("POST", "/library/")):
+        assert asks({"method": method, "path": path}) is None
 
 
 def test_another_model_is_for_who_may_choose_it(
@@ -106,6 +160,8 @@ def test_another_model_is_for_who_may_choose_it(
 def test_a_used_up_limit_is_a_429(settings: LazySettings) -> None:
     settings.LLM_LIMITS = {"user": {"requests_per_minute": 1}}
     user = make_user()
+    if (left := 60 - time.time() % 60) < 10:
+        time.sleep(left)  # both questions belong to one minute of the clock
     reserve(uuid4(), Asker.of(user))
     caller = Caller(user)
     conversation = post(caller, "/conversations/", {}).json()["id"]

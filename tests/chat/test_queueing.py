@@ -93,20 +93,26 @@ async def test_beyond_the_bound_is_refused_with_a_time_to_come_again() -> None:
     assert refused.value.retry_after
 
 
-async def test_while_the_line_is_full_nobody_has_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queueing, "_full_until", 0.0)
-    assert queueing.overload(0) is None
-    for number in range(10):
-        await take_place(Asker(f"person {number}"))
-    assert queueing.overload(0) is None
-    with pytest.raises(EngineError):
-        await take_place(Asker("late"))
-    error = queueing.overload(0)
-    assert error is not None
-    assert error.retry_after
-    monkeypatch.setattr(queueing, "_full_until", 0.0)
-    assert queueing.overload(9) is None
-    assert queueing.overload(10) is not None
+async def test_a_look_at_the_line_says_that_it_is_full(
+    monkeypatch: pytest.MonkeyPatch, line: redis.Redis
+) -> None:
+    monkeypatch.setattr(queueing, "_seen_at", 0.0)
+    for number in range(9):
+        with queueing.on_the_way():
+            assert await queueing.overload() is None
+            await take_place(Asker(f"person {number}"))
+    with queueing.on_the_way():  # the last place is for the one that is on the way
+        error = await queueing.overload()
+        assert error is not None
+        assert error.retry_after
+    assert await queueing.overload() is None
+    reserve(uuid4(), Asker("late"))
+    assert await queueing.overload() is not None
+    # Another process gave all places back: seen a moment later.
+    line.flushdb()
+    assert await queueing.overload() is not None
+    monkeypatch.setattr(queueing, "_seen_at", 0.0)
+    assert await queueing.overload() is None
 
 
 async def test_who_is_in_line_stays_in_it_while_redis_is_away(
