@@ -26,7 +26,7 @@ Plan = Literal["nothing visible", "exact", "hnsw", "hnsw, then exact"]
 WALK_COST = 3.0
 # Below this an exact scan is a few milliseconds, whatever the total.
 EXACT_AT_LEAST = 5_000
-EF_SEARCH = 200
+EF_SEARCH = 400
 MAX_SCAN_TUPLES = 40_000
 # Chunks of versions that do not answer (being replaced, disabled) may stand among the nearest.
 SPARE = 100
