@@ -93,9 +93,7 @@ def scope_of(
             raise Collection.DoesNotExist
     if not is_person(user):
         return Scope("SELECT id FROM documents_collection WHERE FALSE", "")
-    sql, values = _statement(user.pk, user.is_superuser)
-    params: Params = {f"scope_{i}": value for i, value in enumerate(values)}
-    readable = sql % tuple(f"%({name})s" for name in params)
+    readable, params = _named(*_statement(user.pk, user.is_superuser))
     if collections is not None:
         readable = f"SELECT id FROM ({readable}) AS of_user(id) WHERE id = ANY(%(collections)s)"
         params["collections"] = list(set(collections))
@@ -118,6 +116,11 @@ def _private(user: AnyUser, collection: UUID) -> Scope:
     own = private_collections(user).filter(pk=collection)
     if not own.exists():
         raise Collection.DoesNotExist
-    sql, values = own.query.sql_with_params()
-    params: Params = {f"scope_{i}": value for i, value in enumerate(values)}
-    return Scope(sql % tuple(f"%({name})s" for name in params), "", params)
+    readable, params = _named(*own.query.sql_with_params())
+    return Scope(readable, "", params)
+
+
+def _named(sql: str, values: Sequence[Any]) -> tuple[str, Params]:
+    """The statement with names for its parameters, which stand beside those of the search."""
+    params = {f"scope_{i}": value for i, value in enumerate(values)}
+    return sql % tuple(f"%({name})s" for name in params), params
