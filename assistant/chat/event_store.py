@@ -184,6 +184,12 @@ async def which_exist(keys: Sequence[str]) -> set[str]:
     return {key for key, value in zip(keys, values, strict=True) if value is not None}
 
 
+async def last_entry(key: str) -> Entry | None:
+    """The newest of a stream. Raises redis.exceptions.RedisError."""
+    found = _decoded(await store().client.xrevrange(key, count=1))
+    return found[0] if found else None
+
+
 async def set_all(keys: Sequence[str], *, seconds: int) -> None:
     """Set each key for some seconds. Raises redis.exceptions.RedisError."""
     pipeline = store().client.pipeline(transaction=False)

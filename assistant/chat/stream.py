@@ -20,7 +20,7 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from assistant.chat import recording
-from assistant.chat.event_store import Entry, Log, set_all, store, which_exist
+from assistant.chat.event_store import Entry, Log, last_entry, set_all, store, which_exist
 from assistant.chat.events import COME_BACK, LAST, PING, Event, encode, frame, to_json
 from assistant.database import in_database
 from assistant.permissions.policy import AnyUser
@@ -146,6 +146,8 @@ async def follow(answer_id: UUID, *, user: AnyUser, after: int = 0) -> AsyncGene
         if await _is_alive(alive):
             alive_at = perf_counter()
         elif replay := await recording.replay(answer_id):
+            if await _goes_on(events, after=number) and perf_counter() - alive_at < ORPHAN_SECONDS:
+                continue
             for each in _replayed(replay, number):
                 yield each
             return
@@ -170,6 +172,19 @@ def _replayed(events: list[Event], after: int) -> list[str]:
     if after:
         return [encode(events[-1], after + 1)]
     return [encode(event, number) for number, event in enumerate(events, start=1)]
+
+
+async def _goes_on(key: str, *, after: int) -> bool:
+    """Whether the log of a finished answer has, or will have, something after ``after``.
+
+    Its writer stores the row, then the last event, then says that it is gone; a reader can have
+    looked for events before that and for the writer after it.
+    """
+    try:
+        newest = await last_entry(key)
+    except RedisError:
+        return False
+    return newest is not None and (newest[0] > after or newest[1] not in LAST)
 
 
 async def _is_alive(key: str) -> bool:

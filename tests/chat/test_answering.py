@@ -282,6 +282,39 @@ async def test_after_the_stream_expired_the_row_is_replayed(
     assert "event: done" in frames[-1]
 
 
+async def test_an_end_between_two_looks_of_a_reader_is_streamed(
+    reader: User, fake_llm: FakeLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for events, the answer ends, it looks for the writer: the log has the rest."""
+    answer = await generated(await sync_to_async(asked)(reader))
+    whole = await collect(stream.follow(answer.pk, user=reader))
+    first, rest = "".join(whole).split("id: 2\n")
+    store = event_store.store()
+    read, looks = store.read, [0]
+
+    async def too_early(key: str, *, after: int) -> list[event_store.Entry]:
+        looks[0] += 1
+        return [] if looks[0] == 1 else await read(key, after=after)
+
+    monkeypatch.setattr(store, "read", too_early)
+    resumed = await collect(stream.follow(answer.pk, user=reader, after=1))
+    assert first + "".join(resumed) == first + "id: 2\n" + rest
+
+
+async def test_a_reader_waits_for_the_end_that_follows_the_row(
+    reader: User, fake_llm: FakeLLM
+) -> None:
+    answer = await generated(await sync_to_async(asked)(reader))
+    client = event_store.store().client
+    key = f"answer:{answer.pk}:events"
+    number, name, data = await event_store.last_entry(key) or (0, "", "")
+    await client.xdel(key, f"{number}-0")
+    reading = asyncio.create_task(collect(stream.follow(answer.pk, user=reader)))
+    await asyncio.sleep(2 * event_store.PATIENCE)
+    await client.xadd(key, {"name": name, "data": data}, id=f"{number + 1}-0")
+    assert f"id: {number + 1}\nevent: done" in (await reading)[-1]
+
+
 def test_an_idempotency_key_asks_once(reader: User) -> None:
     conversation = Conversation.objects.create(user=reader)
     first = actions.ask(conversation, content="Leave?", user=reader, idempotency_key="k")
