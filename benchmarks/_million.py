@@ -1,9 +1,13 @@
 """A site with very many chunks, people, groups and collections, filled by COPY.
 
 What is real and what is made: the base is some 12,000 real passages with their real vectors
-(``_passages.py``). A further chunk takes a base passage and one of its ten nearest neighbours, a
-convex mix of the two vectors (the neighbour's share is uniform in 0 to 0.5) plus Gaussian noise
-of length 0.15, renormalised; its text is drawn sentence by sentence from the same two passages,
+(``_passages.py``). A further chunk takes a base passage x, and two of x's thirty nearest, y and z;
+its vector is x + 0.9 (y - z), renormalised: a step as real passages of one neighbourhood lie apart.
+So a million vectors lie as real ones do and not in clumps: medians of the distance to the nearest,
+to the tenth, and of the local intrinsic dimension are 0.49, 0.67, 9.5 against 0.59, 0.94, 11.4 of
+the 12,509 real ones among themselves (mixes of x and y with noise of length 0.15, as used before:
+0.22, 0.25, 11.2). One chunk in twenty has nearly the vector of another (noise of length 0.1), as
+copies and templates have. Its text is drawn sentence by sentence from x and a neighbour,
 with a number of its own in every tenth, so that words keep their natural frequencies and some are
 rare. Half of the chunks of one passage lie in the collections of its topic, half anywhere: what a
 reader searches for is often dense where he may not look.
@@ -150,16 +154,22 @@ def _made(sentences: list[_Sentence]) -> Made:
 
 def vectors_of(plan: Plan, passages: Passages) -> Iterator[tuple[int, np.ndarray]]:
     """First number and float32 unit vectors of up to _BATCH chunks at a time."""
-    width = passages.vectors.shape[1]
+    vectors = passages.vectors
+    near = _neighbours(vectors, 30)
     for start in range(0, len(plan.base), _BATCH):
         rng = np.random.default_rng((7, start))
-        part = slice(start, start + _BATCH)
-        share = plan.share[part, None]
-        mixed = (1 - share) * passages.vectors[plan.base[part]]
-        mixed += share * passages.vectors[plan.neighbour[part]]
-        mixed += rng.normal(0, 0.15 / np.sqrt(width), mixed.shape)
-        mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-        yield start, mixed.astype(np.float32)
+        base = plan.base[start : start + _BATCH]
+        y, z = (near[base, rng.integers(0, 30, len(base))] for _ in range(2))
+        made = _unit(vectors[base] + 0.9 * (vectors[y] - vectors[z]))
+        copies = np.arange(19, len(base), 20)
+        noise = rng.normal(0, 0.1 / np.sqrt(made.shape[1]), (len(copies), made.shape[1]))
+        originals = 20 * rng.integers(0, max(len(base) // 20, 1), len(copies))
+        made[copies] = _unit(made[originals] + noise)
+        yield start, made.astype(np.float32)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def _texts(

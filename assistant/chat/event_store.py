@@ -20,7 +20,7 @@ import redis.asyncio
 from django.conf import settings
 from redis.exceptions import RedisError
 
-from assistant.chat.per_loop import PerLoop
+from assistant.per_loop import PerLoop
 
 log = logging.getLogger(__name__)
 

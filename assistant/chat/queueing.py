@@ -30,8 +30,8 @@ from redis.exceptions import RedisError
 
 from assistant import engines
 from assistant.chat.events import Delta, Done, Event, Status
-from assistant.chat.per_loop import PerLoop
 from assistant.chat.turn import Turn
+from assistant.per_loop import PerLoop
 from assistant.users.models import ApiToken, User
 from inference.types import EngineError
 

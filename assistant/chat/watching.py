@@ -21,9 +21,9 @@ from redis.exceptions import RedisError
 
 from assistant.chat import rights, stream
 from assistant.chat.events import Delta, Done, Event, Failed
-from assistant.chat.per_loop import PerLoop
 from assistant.chat.turn import Turn
 from assistant.database import shared_threads
+from assistant.per_loop import PerLoop
 from inference.types import EngineError
 
 log = logging.getLogger(__name__)

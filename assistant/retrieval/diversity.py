@@ -28,14 +28,23 @@ _SHINGLE_CHARACTERS: Final = 8
 _LONGEST_MEAN_WORD: Final = 14
 
 
-def collapse(found: Sequence[Passage]) -> tuple[list[Passage], list[Passage], list[Decision]]:
-    """``found``, best first, without near-duplicates of better ones; those; and why."""
+def collapse(
+    found: Sequence[Passage], *, wanted: int
+) -> tuple[list[Passage], list[Passage], list[Decision]]:
+    """``found``, best first, without near-duplicates of better ones; those; and why.
+
+    What comes after ``wanted`` different ones is left as it is.
+    """
     kept: list[Passage] = []
     texts: list[_Text] = []
     twins: list[Passage] = []
     decisions: list[Decision] = []
     holders: defaultdict[int, list[int]] = defaultdict(list)
+    compared = 0
     for passage in found[:_COMPARED]:
+        if len(kept) >= wanted:
+            break
+        compared += 1
         text = _Text(passage.text)
         sketch = text.sketch
         shared = Counter(at for number in sketch for at in holders.get(number, ()))
@@ -57,7 +66,7 @@ def collapse(found: Sequence[Passage]) -> tuple[list[Passage], list[Passage], li
                 into=twin.chunk_ids[0],
             )
         )
-    return [*kept, *found[_COMPARED:]], twins, decisions
+    return [*kept, *found[compared:]], twins, decisions
 
 
 class _Text:

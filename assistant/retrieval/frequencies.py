@@ -31,28 +31,37 @@ def pack(terms: str) -> bytes:
     ).tobytes()
 
 
-def of(known: bytes | None, terms: str | None) -> bytes:
-    """A row's packed frequencies, made of its terms where an older analyser left none."""
-    return bytes(known) if known is not None else pack(terms or "")
-
-
 def code(quoted: str) -> int:
     """What a lexeme, quoted as in a tsvector, is known by."""
     return crc32(quoted.encode()) >> _OFTEN_BITS
 
 
-def counts(packed: Sequence[bytes], terms: Sequence[Sequence[int]]) -> np.ndarray:
-    """How often each term stands in each chunk: float64 of shape (chunks, terms).
+class Frequencies:
+    """Those of several chunks, unpacked once.
 
-    A term is the codes of the lexemes it may be indexed as.
+    ``packed`` are their packed frequencies one after the other, ``sizes`` how many bytes each has.
     """
-    values = np.frombuffer(b"".join(packed), dtype="<u4")
-    codes = values >> _OFTEN_BITS
-    often = values & _MOST_OFTEN
-    owners = np.repeat(np.arange(len(packed)), [len(each) // 4 for each in packed])
-    found = np.zeros((len(packed), len(terms)))
-    for column, alternatives in enumerate(terms):
-        for wanted in alternatives:
-            hits = np.flatnonzero(codes == wanted)
-            found[owners[hits], column] += often[hits]
-    return found
+
+    def __init__(self, packed: bytes, sizes: np.ndarray) -> None:
+        values = np.frombuffer(packed, dtype="<u4")
+        self._codes = values >> _OFTEN_BITS
+        self._often = values & _MOST_OFTEN
+        self._owners = np.repeat(np.arange(len(sizes)), sizes // 4)
+        self.chunks = len(sizes)
+
+    @classmethod
+    def of(cls, packed: Sequence[bytes]) -> Frequencies:
+        sizes = np.fromiter(map(len, packed), dtype=np.int64, count=len(packed))
+        return cls(b"".join(packed), sizes)
+
+    def counts(self, terms: Sequence[Sequence[int]]) -> np.ndarray:
+        """How often each term stands in each chunk: float64 of shape (chunks, terms).
+
+        A term is the codes of the lexemes it may be indexed as.
+        """
+        found = np.zeros((self.chunks, len(terms)))
+        for column, alternatives in enumerate(terms):
+            for wanted in alternatives:
+                hits = np.flatnonzero(self._codes == wanted)
+                found[self._owners[hits], column] += self._often[hits]
+        return found

@@ -25,8 +25,9 @@ from typing import Any, Final
 import numpy as np
 from django.db import connection
 
-from assistant.retrieval import frequencies, statistics
+from assistant.retrieval import statistics
 from assistant.retrieval.analysis import Question, Term, terms_of_question
+from assistant.retrieval.frequencies import Frequencies, pack
 from assistant.retrieval.scope import Scope
 from assistant.retrieval.statistics import Sample
 from assistant.retrieval.vector import Ranked
@@ -46,7 +47,7 @@ MOST_CANDIDATES: Final = 20_000
 # A term that so few chunks of the sample hold is rare: it is counted, not estimated.
 RARE_UP_TO: Final = 2
 # Chunks whose documents are asked at once whether they are live.
-_AT_ONCE: Final = 500
+_AT_ONCE: Final = 250
 # Of the common terms, those whose combinations decide who is a candidate.
 COMBINED_TERMS: Final = 6
 # Each combination holds one of the rarest of them, which together stand in so many chunks of the
@@ -95,12 +96,14 @@ def best_matches(query: str, *, scope: Scope, limit: int) -> Matches:
     question = terms_of_question(query, languages=sample.languages, limit=MAX_TERMS)
     if not question.terms or not sample.size:
         return Matches()
-    if not sample.packed:
+    if sample.frequencies is None:
         plan = _all_of(question.terms[:EXACT_TERMS], within=scope.seeking("c.collection_id"))
     else:
-        plan = _most_promising(question.terms, sample, within=scope.filtering("c.collection_id"))
+        holds = sample.frequencies.counts([term.codes for term in question.terms]) > 0
+        within = scope.filtering("c.collection_id")
+        plan = _most_promising(question.terms, holds, sample, within=within)
     found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
-    if len(found.ranked) < limit and scope.documents and sample.packed:
+    if len(found.ranked) < limit and scope.documents and sample.frequencies is not None:
         # The plan was made for all that is visible, and the filters leave little of it.
         plan = _all_of(question.terms[:EXACT_TERMS], within=scope.filtering("c.collection_id"))
         found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
@@ -112,8 +115,10 @@ def _all_of(terms: Sequence[Term], *, within: str) -> _Plan:
     return _Plan(weighed, " | ".join(term.query for term in terms), within)
 
 
-def _most_promising(terms: Sequence[Term], sample: Sample, *, within: str) -> _Plan:
-    holds = sample.counts(terms) > 0
+def _most_promising(
+    terms: Sequence[Term], holds: np.ndarray, sample: Sample, *, within: str
+) -> _Plan:
+    """``holds``: whether each chunk of the sample holds each term."""
     counts = holds.sum(axis=0)
     order = np.argsort(counts, kind="stable")[:SCORED_TERMS]
     size = len(holds)
@@ -168,15 +173,13 @@ def _scored(
     plan: _Plan, question: Question, *, sample: Sample, scope: Scope, limit: int
 ) -> Matches:
     """The best of the plan's candidates. Every row read here is one the scope may see."""
-    rows = _candidates(plan, question, scope)
-    if not rows:
+    found = _candidates(plan, question, scope)
+    ids = found.ids
+    if not len(ids):
         return Matches()
-    ids = np.array([row[0] for row in rows])
-    often = frequencies.counts(
-        [frequencies.of(row[2], row[3]) for row in rows], [each.term.codes for each in plan.terms]
-    )
-    for place, column in enumerate(_starting(plan), start=4):
-        often[:, column] = [row[place] for row in rows]
+    often = found.frequencies.counts([each.term.codes for each in plan.terms])
+    for column, starting in zip(_starting(plan), found.starting, strict=True):
+        often[:, column] = starting
     held = often > 0
     idf = np.array(
         [
@@ -184,7 +187,7 @@ def _scored(
             for each, df in zip(plan.terms, held.sum(axis=0), strict=True)
         ]
     )
-    norm = K1 * (1 - B + B * np.array([row[1] for row in rows]) / sample.mean_length)
+    norm = K1 * (1 - B + B * found.words / sample.mean_length)
     scores = (often / (often + norm[:, None])) @ idf * (K1 + 1)
     covered = held @ idf
     order = np.lexsort((ids, -scores))
@@ -206,30 +209,68 @@ def _starting(plan: _Plan) -> list[int]:
     return [column for column, each in enumerate(plan.terms) if each.term.starts]
 
 
-def _candidates(plan: _Plan, question: Question, scope: Scope) -> list[tuple[Any, ...]]:
-    """Id, words, frequencies, the terms where there are none, how often what starts a lexeme."""
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Ids, words and frequencies of chunks, and how often each term that starts a lexeme stands."""
+
+    ids: np.ndarray
+    words: np.ndarray
+    frequencies: Frequencies
+    starting: list[np.ndarray]
+
+
+def _candidates(plan: _Plan, question: Question, scope: Scope) -> _Candidates:
+    """All in one row: a row for each of thousands would take longer than scoring them."""
     params: dict[str, Any] = {**scope.params, "wanted": plan.wanted}
     phrases = ""
     for i, phrase in enumerate(question.phrases):
         params[f"phrase_{i}"] = phrase
         phrases += f" AND c.terms @@ %(phrase_{i})s::tsquery"
-    starting = ""
-    for column in _starting(plan):
+    starting = _starting(plan)
+    for column in starting:
         params[f"start_{column}"] = plan.terms[column].term.query
-        starting += f", {_frequency(f'%(start_{column})s::tsquery')}"
+    inner = [f", {_frequency(f'%(start_{i})s::tsquery')} AS start_{i}" for i in starting]
+    outer = [f", string_agg(int4send(found.start_{i}), '')" for i in starting]
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            SELECT c.id, c.term_count, c.frequencies,
-                   CASE WHEN c.frequencies IS NULL THEN c.terms::text END{starting}
-            FROM retrieval_chunk c {scope.ranked if scope.documents else ""}
-            WHERE c.terms @@ %(wanted)s::tsquery{phrases} AND {plan.within}
-            LIMIT {MOST_CANDIDATES}
+            SELECT string_agg(int8send(found.id), ''), string_agg(int4send(term_count), ''),
+                   string_agg(int4send(length(frequencies)), ''), string_agg(frequencies, ''),
+                   array_agg(unpacked) FILTER (WHERE unpacked IS NOT NULL){"".join(outer)}
+            FROM (
+                SELECT c.id, c.term_count, coalesce(c.frequencies, '') AS frequencies,
+                       CASE WHEN c.frequencies IS NULL THEN c.terms::text END AS unpacked
+                       {"".join(inner)}
+                FROM retrieval_chunk c {scope.ranked if scope.documents else ""}
+                WHERE c.terms @@ %(wanted)s::tsquery{phrases} AND {plan.within}
+                LIMIT {MOST_CANDIDATES}
+            ) found
             """,
             params,
         )
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        return rows
+        row: tuple[Any, ...] = cursor.fetchone()
+    ids, words, sizes, packed = (value or b"" for value in row[:4])
+    frequencies = Frequencies(packed, np.frombuffer(sizes, ">i4"))
+    if row[4]:  # an older analyser packed none
+        frequencies = _with(row[4], packed, np.frombuffer(sizes, ">i4"))
+    return _Candidates(
+        np.frombuffer(ids, ">i8").astype(np.int64),
+        np.frombuffer(words, ">i4"),
+        frequencies,
+        [np.frombuffer(value or b"", ">i4") for value in row[5:]],
+    )
+
+
+def _with(unpacked: Sequence[str], packed: bytes, sizes: np.ndarray) -> Frequencies:
+    """``unpacked`` are the terms of the chunks without frequencies, in their order."""
+    terms = iter(unpacked)
+    ends = np.cumsum(sizes)
+    return Frequencies.of(
+        [
+            packed[end - size : end] if size else pack(next(terms))
+            for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)
+        ]
+    )
 
 
 def _frequency(query: str) -> str:
@@ -240,7 +281,7 @@ def _frequency(query: str) -> str:
     1 - 6/pi^2 / (it + 1/2).
     """
     rank = f"ts_rank('{{1,1,1,1}}', c.terms, {query})::float8"
-    return f"round(0.60792710185 / (1 - least({rank}, 0.998)) - 0.5)::float8"
+    return f"round(0.60792710185 / (1 - least({rank}, 0.998)) - 0.5)::int"
 
 
 def _live(order: np.ndarray, ids: np.ndarray, *, scope: Scope, limit: int) -> np.ndarray:
@@ -252,8 +293,9 @@ def _live(order: np.ndarray, ids: np.ndarray, *, scope: Scope, limit: int) -> np
         some = order[start : start + _AT_ONCE]
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT c.id FROM retrieval_chunk c {scope.ranked} WHERE c.id = ANY(%(ids)s)",
-                {**scope.params, "ids": ids[some].tolist()},
+                f"SELECT c.id FROM retrieval_chunk c {scope.ranked}"
+                " WHERE c.id = ANY(%(ids)s::bigint[])",
+                {**scope.params, "ids": f"{{{','.join(map(str, ids[some]))}}}"},
             )
             live = {row[0] for row in cursor.fetchall()}
         kept += [int(at) for at in some if int(ids[at]) in live]

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from assistant import engines
 from assistant.database import in_database, release_connection, snapshot
+from assistant.per_loop import PerLoop
 from assistant.permissions.policy import AnyUser
 from assistant.retrieval import (
     calibration,
@@ -47,11 +48,18 @@ ARM_DEPTH = 200
 RERANK_DEPTH = 40
 # Candidates beyond those wanted, for what near-duplicates leave empty.
 SPARE = 20
+# Of those, so many are compared with others for what a budget or a document's share leaves out.
+MARGIN = 5
+# Searches of one event loop in the database at once. So few keep its processor busy; more would
+# only take the interpreter from the loop, and its answers and timeouts, in turns.
+AT_ONCE = 8
 _ARMS: dict[Mode, frozenset[ArmName]] = {
     "hybrid": frozenset({"vector", "keyword"}),
     "vector": frozenset({"vector"}),
     "keyword": frozenset({"keyword"}),
 }
+
+_turns = PerLoop(lambda: asyncio.Semaphore(AT_ONCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +205,8 @@ async def asearch(
             vectors = await spaces.embedder_of(space).aembed(texts, kind="query")
             asked = _asked(wanted, space, vectors)
         try:
-            retrieved = await in_database(_retrieved)(wanted, asked)
+            async with _turns():
+                retrieved = await in_database(_retrieved)(wanted, asked)
         except _SpaceSwitched:
             continue
         reranker = wanted.reranker
@@ -255,7 +264,7 @@ def _retrieved(wanted: _Wanted, asked: _Asked) -> _Retrieved:
             _fused(wanted, asked, at, scope, clock, trace) for at in range(len(wanted.queries))
         ]
         ranking = merge([each.ranking for each in fused])
-        trace.fused = _traced(ranking)
+        trace.fused = _traced(wanted, ranking)
         clock.lap("fuse")
         # Every text is read under row-level security, whatever the scope says.
         with reading_as(wanted.user):
@@ -294,11 +303,11 @@ def _arms(
         nearest = vector.nearest(asked.vectors[at], scope=scope, space=asked.space, limit=depth)
         found.vector = nearest.ranked
         found.coverage = languages.coverage(known, trace.language, query)
-        traced = _traced(found.vector)
+        traced = _traced(wanted, found.vector)
         trace.arms.append(ArmTrace("vector", query, nearest.plan, traced, clock.lap("vector")))
     if wanted.mode != "vector":
         found.keyword = keyword.best_matches(query, scope=scope, limit=depth)
-        traced = _traced(found.keyword.ranked)
+        traced = _traced(wanted, found.keyword.ranked)
         trace.arms.append(ArmTrace("keyword", query, "bm25", traced, clock.lap("keyword")))
     return found
 
@@ -344,7 +353,8 @@ def _finished(wanted: _Wanted, retrieved: _Retrieved) -> SearchResult:
     """Chances instead of scores, twins last or gone, at most ``limit``, within the budget."""
     clock, trace, calibrated = retrieved.clock, retrieved.trace, retrieved.calibrated
     found = _with_chances(wanted, retrieved)
-    found, twins, trace.decisions = diversity.collapse(found)
+    places = wanted.limit if wanted.budget is None else wanted.limit + MARGIN
+    found, twins, trace.decisions = diversity.collapse(found, wanted=places)
     clock.lap("diversity")
     relevance = _relevance(wanted, retrieved) if found else 0.0
     if wanted.budget is None:
@@ -404,7 +414,10 @@ def _with_chances(wanted: _Wanted, retrieved: _Retrieved) -> list[Passage]:
     ]
 
 
-def _traced(ranked: Sequence[vector.Ranked]) -> tuple[TracedChunk, ...]:
+def _traced(wanted: _Wanted, ranked: Sequence[vector.Ranked]) -> tuple[TracedChunk, ...]:
+    """Only for those who ask why: a thousand objects take milliseconds."""
+    if not wanted.explain:
+        return ()
     return tuple(
         TracedChunk(item.chunk_id, rank, item.score) for rank, item in enumerate(ranked, start=1)
     )

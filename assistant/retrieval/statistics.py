@@ -6,15 +6,16 @@ a number that depends on its id alone, an index holds the chunks in that order, 
 ``SIZE`` visible ones are a random sample. It follows every upload, deletion and change of rights
 at once, and the same question gets the same answer. How far into the numbers it reaches tells how
 many there are (a bottom-k sketch, Cohen and Kaplan 2007). Rare words are counted where they are
-found, not estimated: see ``keyword``. The sample of a great many chunks is kept for some seconds,
-for the same reader and choice of collections: nobody else's questions are weighed by it.
+found, not estimated: see ``keyword``. A sample of very many is kept for some seconds, for the same
+reader and choice of collections: nobody else's questions are weighed by it. Of few visible chunks
+no sample is drawn: every one that holds a term is scored.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from threading import Lock
 from time import monotonic
 from typing import Final
@@ -22,8 +23,7 @@ from typing import Final
 import numpy as np
 from django.db import connection
 
-from assistant.retrieval import frequencies
-from assistant.retrieval.analysis import Term
+from assistant.retrieval.frequencies import Frequencies, pack
 from assistant.retrieval.models import LOTS
 from assistant.retrieval.scope import Scope
 
@@ -34,10 +34,9 @@ FEW: Final = 10_000
 _LANGUAGE_SHARE: Final = 0.01
 _MOST_LANGUAGES: Final = 6
 
-
-# Samples that are kept, of readers of more chunks than a search looks at anyway.
+# Samples that are kept, of readers of so many chunks that a few more or less change nothing.
 KEPT_SECONDS: Final = 20.0
-_KEPT_FROM: Final = 50_000
+_KEPT_FROM: Final = 10_000
 _KEPT: Final = 200
 
 
@@ -45,18 +44,14 @@ _KEPT: Final = 200
 class Sample:
     """Visible chunks by lot. ``count`` is how many the whole is (estimated), ``total`` how many
     chunks the site has, ``languages`` what the whole is written in, most first, ``mean_length`` in
-    words. ``packed`` are the terms of ``size`` chunks, none where the whole is few."""
+    words. ``frequencies`` are those of ``size`` chunks, None where the whole is few."""
 
     size: int
     count: float
     mean_length: float
     languages: list[str]
     total: float = 0.0
-    packed: list[bytes] = field(default_factory=list)
-
-    def counts(self, terms: Sequence[Term]) -> np.ndarray:
-        """How often each term stands in each chunk of the sample, of shape (size, terms)."""
-        return frequencies.counts(self.packed, [term.codes for term in terms])
+    frequencies: Frequencies | None = None
 
 
 _kept: OrderedDict[str, tuple[float, Sample]] = OrderedDict()
@@ -73,7 +68,7 @@ def draw(scope: Scope) -> Sample:
         return sample
     scope = replace(scope, documents="")
     sample = _few(scope) or _draw(scope)
-    if sample.count >= _KEPT_FROM:
+    if sample.count >= _KEPT_FROM and sample.frequencies is not None:
         with _lock:
             _kept[key] = (monotonic(), sample)
             _kept.move_to_end(key)
@@ -83,46 +78,31 @@ def draw(scope: Scope) -> Sample:
 
 
 def _few(scope: Scope) -> Sample | None:
-    """From up to FEW visible chunks, found by their collections; None where there are more.
+    """What up to FEW visible chunks are, all of them, read from the index of their collections.
 
-    The walk by lot would go through the whole site for them.
+    None where there are more. What waits to be replaced or is disabled counts as well, here as for
+    how many chunks hold a word.
     """
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            SELECT count(*) FROM (
-                SELECT FROM retrieval_chunk c WHERE {scope.seeking("c.collection_id")}
-                LIMIT {FEW + 1}
-            ) few
-            """,
-            scope.params,
-        )
-        (seen,) = cursor.fetchone()
-        if seen > FEW:
-            return None
-        cursor.execute(
-            f"""
-            WITH drawn AS MATERIALIZED (
-                SELECT c.id, c.language, c.term_count FROM retrieval_chunk c
-                WHERE {scope.seeking("c.collection_id")}
-                ORDER BY hashint8(c.id) & {LOTS - 1} LIMIT {SIZE}
-            )
-            SELECT drawn.language, drawn.term_count
-            FROM drawn JOIN retrieval_chunk c ON c.id = drawn.id {scope.ranked}
+            SELECT language, count(*), sum(term_count) FROM (
+                SELECT c.language, c.term_count FROM retrieval_chunk c
+                WHERE {scope.seeking("c.collection_id")} LIMIT {FEW + 1}
+            ) few GROUP BY language
             """,
             scope.params,
         )
         rows = cursor.fetchall()
+    seen = sum(row[1] for row in rows)
+    if seen > FEW:
+        return None
     return Sample(
-        size=len(rows),
-        count=len(rows) * max(seen / SIZE, 1.0),
-        mean_length=_mean([row[1] for row in rows]),
-        languages=_languages([row[0] for row in rows]),
+        size=seen,
+        count=float(seen),
+        mean_length=max(float(sum(row[2] for row in rows)) / max(seen, 1), 1.0),
+        languages=_languages({row[0]: row[1] for row in rows}),
     )
-
-
-def _mean(lengths: list[int]) -> float:
-    return max(float(np.mean(lengths)), 1.0) if lengths else 1.0
 
 
 def _draw(scope: Scope) -> Sample:
@@ -152,10 +132,12 @@ def _draw(scope: Scope) -> Sample:
     return Sample(
         size=len(rows),
         count=count,
-        mean_length=_mean([row[1] for row in rows]),
-        languages=_languages([row[0] for row in rows]),
+        mean_length=max(float(np.mean([row[1] for row in rows])), 1.0) if rows else 1.0,
+        languages=_languages(Counter(row[0] for row in rows)),
         total=max(float(rows[0][6]), count) if rows else 0.0,
-        packed=[frequencies.of(row[2], row[3]) for row in rows],
+        frequencies=Frequencies.of(
+            [row[2] if row[2] is not None else pack(row[3]) for row in rows]
+        ),
     )
 
 
@@ -168,9 +150,10 @@ def languages_of_site() -> list[str]:
             ORDER BY hashint8(c.id) & {LOTS - 1} LIMIT {SIZE}
             """
         )
-        return _languages([row[0] for row in cursor.fetchall()])
+        return _languages(Counter(row[0] for row in cursor.fetchall()))
 
 
-def _languages(found: list[str]) -> list[str]:
+def _languages(found: Mapping[str, int]) -> list[str]:
     often = Counter(found).most_common(_MOST_LANGUAGES)
-    return [language for language, count in often if count >= _LANGUAGE_SHARE * len(found)]
+    least = _LANGUAGE_SHARE * sum(found.values())
+    return [language for language, count in often if count >= least]

@@ -17,9 +17,9 @@ from django.core.exceptions import ValidationError
 from assistant.chat import actions, queueing
 from assistant.chat.events import Delta, Done, Event, Status
 from assistant.chat.models import Conversation, Message
-from assistant.chat.per_loop import PerLoop
 from assistant.chat.queueing import Asker, admitted, reserve, take_place
 from assistant.chat.turn import Turn
+from assistant.per_loop import PerLoop
 from assistant.users.models import ApiToken
 from inference.fakes import FakeLLM
 from inference.types import EngineError
