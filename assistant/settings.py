@@ -181,19 +181,20 @@ INSTALLED_APPS = [
     "assistant.api",
 ]
 MIDDLEWARE = [
-    "django_prometheus.middleware.PrometheusBeforeMiddleware",
-    "django.middleware.security.SecurityMiddleware",
-    "csp.middleware.CSPMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # Django's own, django-csp's and django-prometheus's, without a thread for each step.
+    "assistant.web.middleware.Metrics",
+    "assistant.web.middleware.Security",
+    "assistant.web.middleware.ContentSecurityPolicy",
+    "assistant.web.middleware.Sessions",
+    "assistant.web.middleware.Common",
+    "assistant.web.middleware.Csrf",
+    "assistant.web.middleware.Authentication",
+    "assistant.web.middleware.Messages",
+    "assistant.web.middleware.FrameOptions",
     "django_htmx.middleware.HtmxMiddleware",
     "assistant.web.middleware.NoStoreMiddleware",
     "axes.middleware.AxesMiddleware",
-    "django_prometheus.middleware.PrometheusAfterMiddleware",
+    "assistant.web.middleware.ViewMetrics",
 ]
 ROOT_URLCONF = "assistant.urls"
 ASGI_APPLICATION = "assistant.asgi.application"

@@ -162,8 +162,7 @@ def search(
         asked = _Asked()
         if space is not None:
             release_connection()
-            texts = _texts(wanted, space)
-            asked = _asked(wanted, space, spaces.embedder_of(space).embed(texts, kind="query"))
+            asked = _asked(wanted, space)
         try:
             retrieved = _retrieved(wanted, asked)
         except _SpaceSwitched:
@@ -201,9 +200,10 @@ async def asearch(
         space = None if mode == "keyword" else await in_database(spaces.active)()
         asked = _Asked()
         if space is not None:
-            texts = _texts(wanted, space)
-            vectors = await spaces.embedder_of(space).aembed(texts, kind="query")
-            asked = _asked(wanted, space, vectors)
+            embedder = spaces.embedder_of(space)
+            vectors = await embedder.aembed(wanted.queries, kind="query")
+            floor = await similarity.afloor_of(space.pk, embedder)
+            asked = _Asked(space, vectors, floor)
         try:
             async with _turns():
                 retrieved = await in_database(_retrieved)(wanted, asked)
@@ -225,18 +225,10 @@ def _queries(query: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((query, *parts_of(query))))
 
 
-def _texts(wanted: _Wanted, space: EmbeddingSpace) -> list[str]:
-    """What to embed: the queries, and once for each space what its floor is measured on."""
-    is_new = similarity.known_floor(space.pk) is None
-    return [*wanted.queries, *(similarity.PROBES if is_new else ())]
-
-
-def _asked(wanted: _Wanted, space: EmbeddingSpace, vectors: Vectors) -> _Asked:
-    count = len(wanted.queries)
-    floor = similarity.known_floor(space.pk)
-    if floor is None:
-        floor = similarity.learn_floor(space.pk, vectors[count:])
-    return _Asked(space, vectors[:count], floor)
+def _asked(wanted: _Wanted, space: EmbeddingSpace) -> _Asked:
+    embedder = spaces.embedder_of(space)
+    vectors = embedder.embed(wanted.queries, kind="query")
+    return _Asked(space, vectors, similarity.floor_of(space.pk, embedder))
 
 
 def _retrieved(wanted: _Wanted, asked: _Asked) -> _Retrieved:
@@ -321,8 +313,7 @@ def arms(query: str, *, user: AnyUser, collections: Sequence[UUID]) -> tuple[Arm
     space = spaces.active()
     asked = _Asked()
     if space is not None:
-        texts = _texts(wanted, space)
-        asked = _asked(wanted, space, spaces.embedder_of(space).embed(texts, kind="query"))
+        asked = _asked(wanted, space)
     trace = Trace(query, language=detect_language(query))
     with snapshot():
         scope = scope_of(user, collections=collections)

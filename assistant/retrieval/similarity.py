@@ -7,11 +7,13 @@ texts that have nothing to do with each other or with the site's documents.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import numpy as np
 
-from inference.types import Vectors
+from assistant.per_loop import PerLoop
+from inference.types import Embedder, Vectors
 
 PROBES: Final = (
     "How long does bread dough have to rest before baking?",
@@ -22,15 +24,27 @@ PROBES: Final = (
     "Quarterly revenue of the shipping division fell by two percent.",
 )
 _floors: dict[int, float] = {}
+_learning = PerLoop(asyncio.Lock)
 
 
-def known_floor(space_id: int) -> float | None:
-    return _floors.get(space_id)
+def floor_of(space_id: int, embedder: Embedder) -> float:
+    """Measured when it is first asked for. Raises EngineError then."""
+    if space_id not in _floors:
+        _learn(space_id, embedder.embed(PROBES, kind="query"))
+    return _floors[space_id]
 
 
-def learn_floor(space_id: int, vectors: Vectors) -> float:
+async def afloor_of(space_id: int, embedder: Embedder) -> float:
+    """As ``floor_of``; of all who ask at once after a start, one measures it."""
+    if space_id not in _floors:
+        async with _learning():
+            if space_id not in _floors:
+                _learn(space_id, await embedder.aembed(PROBES, kind="query"))
+    return _floors[space_id]
+
+
+def _learn(space_id: int, vectors: Vectors) -> None:
     """Keep the mean cosine between the ``PROBES``, whose vectors are shape (6, dimension)."""
     cosines = vectors @ vectors.T
     floor = float(cosines[~np.eye(len(vectors), dtype=bool)].mean())
     _floors[space_id] = min(max(floor, 0.0), 0.95)
-    return _floors[space_id]

@@ -36,7 +36,7 @@ _MOST_LANGUAGES: Final = 6
 
 # Samples that are kept, of readers of so many chunks that a few more or less change nothing.
 KEPT_SECONDS: Final = 20.0
-_KEPT_FROM: Final = 10_000
+_KEPT_FROM: Final = 5_000
 _KEPT: Final = 200
 
 
