@@ -1,0 +1,66 @@
+"""Many searches at the same time, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from assistant.per_loop import PerLoop
+from assistant.retrieval import asearch, searching, similarity
+from assistant.users.models import User
+from inference.fakes import FakeEmbedder
+from tests.factories import make_collection, make_document, make_user
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def reader(fake_embedder: FakeEmbedder) -> User:
+    user: User = make_user()
+    make_document(make_collection(readers=[user]), title="Leave", text="Thirty days of leave.")
+    return user
+
+
+async def test_one_of_all_who_ask_first_measures_the_floor(
+    reader: User, fake_embedder: FakeEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similarity, "_floors", {})
+    embedded: list[int] = []
+
+    async def slowly(texts: Any, *, kind: Any) -> Any:
+        embedded.append(len(texts))
+        await asyncio.sleep(0.02)
+        return fake_embedder.embed(texts, kind=kind)
+
+    monkeypatch.setattr(fake_embedder, "aembed", slowly)
+    found = await asyncio.gather(*(asearch(f"leave {i}", user=reader) for i in range(10)))
+    assert all(result.passages for result in found)
+    assert sorted(embedded) == [1] * 10 + [len(similarity.PROBES)]
+
+
+async def test_only_so_many_are_in_the_database(
+    reader: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "_turns", PerLoop(lambda: asyncio.Semaphore(2)))
+    retrieve, inside, most = searching._retrieved, [0], [0]
+
+    def counted(*args: Any) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        try:
+            return retrieve(*args)
+        finally:
+            inside[0] -= 1
+
+    monkeypatch.setattr(searching, "_retrieved", counted)
+    # In threads of their own, as in the web process; without a context they would share one.
+    monkeypatch.setattr(
+        searching, "in_database", lambda call: sync_to_async(call, thread_sensitive=False)
+    )
+    await asyncio.gather(*(asearch("leave", user=reader) for _ in range(6)))
+    assert most == [2]
