@@ -252,10 +252,12 @@ def _people(connection: psycopg.Connection, plan: Plan, _: Passages) -> None:
             for number in range(len(measured)):
                 if number % READERS_A_SHARE >= READERS_A_SHARE // 2:
                     copy.write_row((key("user", number), number + 1))
-        collection = "COPY documents_collection (id, name, description, created_at) FROM STDIN"
+        collection = (
+            "COPY documents_collection (id, name, description, instructions, created_at) FROM STDIN"
+        )
         with cursor.copy(collection) as copy:
             for number in range(COLLECTIONS):
-                copy.write_row((key("collection", number), f"c{number}", "", "2026-01-01"))
+                copy.write_row((key("collection", number), f"c{number}", "", "", "2026-01-01"))
         grant = (
             "COPY permissions_grant (collection_id, user_id, group_id, everyone, role, created_at)"
             " FROM STDIN"
