@@ -67,7 +67,6 @@ class Plan:
 
     base: np.ndarray
     neighbour: np.ndarray
-    share: np.ndarray
     place: np.ndarray
 
     @property
@@ -95,7 +94,6 @@ def plan_for(chunks: int, passages: Passages, *, seed: int = 4) -> Plan:
     return Plan(
         base,
         nearest[base, rng.integers(0, 10, chunks)],
-        rng.uniform(0, 0.5, chunks),
         np.repeat(where, CHUNKS_A_DOCUMENT)[:chunks],
     )
 

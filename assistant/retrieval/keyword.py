@@ -250,9 +250,9 @@ def _candidates(plan: _Plan, question: Question, scope: Scope) -> _Candidates:
         )
         row: tuple[Any, ...] = cursor.fetchone()
     ids, words, sizes, packed = (value or b"" for value in row[:4])
-    frequencies = Frequencies(packed, np.frombuffer(sizes, ">i4"))
-    if row[4]:  # an older analyser packed none
-        frequencies = _with(row[4], packed, np.frombuffer(sizes, ">i4"))
+    lengths = np.frombuffer(sizes, ">i4")
+    # An older analyser packed none.
+    frequencies = _with(row[4], packed, lengths) if row[4] else Frequencies(packed, lengths)
     return _Candidates(
         np.frombuffer(ids, ">i8").astype(np.int64),
         np.frombuffer(words, ">i4"),

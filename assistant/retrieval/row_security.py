@@ -2,7 +2,7 @@
 
 The first net is the scope that stands in each statement. Should it ever be missing, nothing is
 lost: every text that leaves retrieval is read as READER_ROLE, a role without login, ownership and
-BYPASSRLS, whose policies (migration 0005) ask the live grants of the user named for the
+BYPASSRLS, whose policies (migration 0010) ask the live grants of the user named for the
 transaction. The arms that rank run without it and return ids and scores only, because ``@@`` is
 not leakproof: under a policy PostgreSQL does not use the index for it. See
 docs/decisions/0007-row-security-where-text-leaves.md for what was measured.
