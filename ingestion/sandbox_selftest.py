@@ -125,6 +125,7 @@ def _attack(box: Sandbox, canaries: list[Path], secret_paths: Sequence[Path]) ->
         with ThreadPoolExecutor(4) as pool:
             looking = pool.submit(_send, box, {"attack": "look", **order})
             forking = pool.submit(_send, box, {"attack": "forks", **order})
+            filling = pool.submit(_send, box, {"attack": "files"})
             ending = {name: pool.submit(_send, box, {"attack": name}) for name in _ENDINGS}
             text = looking.result()
             if isinstance(text, IngestionError):
@@ -133,9 +134,11 @@ def _attack(box: Sandbox, canaries: list[Path], secret_paths: Sequence[Path]) ->
             means = [line.partition(" ")[2] for line in found if line.startswith("means ")]
             problems = [line for line in found if not line.startswith("means ")]
             count = forking.result()
-            # Being killed for it, too, is an answer to a fork bomb.
+            # Being killed for it, too, is an answer to these two.
             if isinstance(count, str) and int(count) >= _FORKS:
                 problems.append(f"forks {count}")
+            if filling.result() == "full":
+                problems.append("file")
             for name, codes in _ENDINGS.items():
                 ended = ending[name].result()
                 if not isinstance(ended, IngestionError) or ended.code not in codes:
@@ -208,7 +211,6 @@ def _look(order: dict[str, Any]) -> str:
         _strangers,
         _inherited,
         _programs,
-        _files,
         _missing_needs,
     ):
         found += look(order)
@@ -303,15 +305,6 @@ def _programs(_: dict[str, Any]) -> Iterator[str]:
         yield "run"
 
 
-def _files(_: dict[str, Any]) -> Iterator[str]:
-    """One file above the limit; and, where the folder itself is limited, many below it."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
-        Path("large").write_bytes(bytes(_LIMITS.max_temporary_bytes + 1))
-        yield "file"
-    Path("large").unlink(missing_ok=True)
-
-
 def _missing_needs(_: dict[str, Any]) -> Iterator[str]:
     """A fence that is too narrow would fail documents one by one, and blame them."""
     try:
@@ -346,6 +339,15 @@ def _forks(_: dict[str, Any]) -> str:
     return str(count)
 
 
+def _files(_: dict[str, Any]) -> str:
+    """One file above the limit."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        Path("large").write_bytes(bytes(_LIMITS.max_temporary_bytes + 1))
+        return "full"
+    return "refused"
+
+
 def _memory(_: dict[str, Any]) -> str:
     """One byte more than the limit, whatever the process has freed within it."""
     hoard = [bytearray(_MEBIBYTE) for _ in range(_LIMITS.memory // _MEBIBYTE)]
@@ -363,6 +365,7 @@ def _time(_: dict[str, Any]) -> str:
 _ATTACKS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "look": _look,
     "forks": _forks,
+    "files": _files,
     "memory": _memory,
     "time": _time,
 }

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from tests.e2e.conftest import Visit
 
@@ -39,6 +39,61 @@ def new_collection(visit: Visit, name: str) -> str:
     page.get_by_role("button", name=re.compile("^Create")).click()
     page.wait_for_selector("upload-zone")
     return page.url
+
+
+def test_a_list_asked_for_before_the_last_file_is_asked_for_again(visit: Visit) -> None:
+    """An answer from before the change arrives after it, and is final in what it shows."""
+    visit.sign_in()
+    page = visit.page
+    collection = new_collection(visit, "Passed by")
+    before = page.request.get(f"{collection}documents/").text()
+    assert "No documents yet" in before
+    held: list[Route] = []
+
+    def hold_the_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route(f"{collection}documents/", hold_the_first)
+    files: list[FilePayload] = [
+        {"name": f"{name}.md", "mimeType": "text/markdown", "buffer": f"# {name}".encode()}
+        for name in ("First", "Second")
+    ]
+    page.locator("upload-zone input[type=file]").first.set_input_files(files)
+    expect(page.locator("[data-list]")).to_contain_text("2 of 2 files uploaded", timeout=SLOW)
+    (route,) = held
+    route.fulfill(body=before, content_type="text/html")
+    expect(page.locator("#documents tr", has_text="ready")).to_have_count(2, timeout=SLOW)
+
+
+def test_a_filter_outlives_a_poll_that_was_under_way(visit: Visit) -> None:
+    visit.sign_in()
+    page = visit.page
+    collection = new_collection(visit, "Filtered")
+    files: list[FilePayload] = [
+        {"name": f"{name}.md", "mimeType": "text/markdown", "buffer": f"# {name}".encode()}
+        for name in ("Apples", "Pears")
+    ]
+    page.locator("upload-zone input[type=file]").first.set_input_files(files)
+    rows = page.locator("#documents tbody tr")
+    expect(page.locator("#documents tr", has_text="ready")).to_have_count(2, timeout=SLOW)
+    held: list[Route] = []
+    page.route(
+        re.compile(f"{re.escape(collection)}documents/.*"),
+        lambda route: held.append(route) if len(held) < 2 else route.continue_(),
+    )
+    page.evaluate('htmx.trigger("#documents [data-poll]", "refresh")')
+    page.locator("#name-filter").fill("Pear")
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    poll, filtered = sorted(held, key=lambda route: "q=" in route.request.url)
+    poll.continue_()
+    page.wait_for_timeout(500)
+    filtered.continue_()
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("Pears")
 
 
 def open_list(page: Page) -> None:

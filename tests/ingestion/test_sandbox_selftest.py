@@ -59,7 +59,7 @@ class NoSandbox:
     def parse(self, path: Path, **_: Any) -> ParsedDocument:
         order = json.loads(path.read_text())
         text = str(sandbox_selftest._FORKS)
-        if order["attack"] == "look":
+        if order["attack"] in ("look", "files"):
             code = (
                 "import sys; from ingestion import sandbox_selftest as s; "
                 "print(s.attempt(sys.stdin.buffer.read()).text)"

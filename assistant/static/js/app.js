@@ -1,4 +1,5 @@
 // Behaviour of the whole page: theme, dialogs, confirmation, errors of requests, the history list.
+import { refresh } from "./lists.js";
 import { confirmed, copy, toast } from "./page.js";
 
 const YEAR = 365 * 24 * 3600;
@@ -119,10 +120,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   }
 });
 
-// Nothing moves under an open question.
-document.addEventListener("htmx:beforeRequest", (event) => {
-  if (event.target.closest("[data-poll]") && document.querySelector("dialog[open]")) event.preventDefault();
-});
+document.body.addEventListener("attachments-changed", () => refresh("attachments"));
 
 // What a person opened stays open when a fresher list takes its place.
 const unfolded = new Map();

@@ -6,23 +6,14 @@ class DocumentTable extends HTMLElement {
   connectedCallback() {
     for (const box of this.#boxes()) box.checked = selected.has(box.value);
     this.addEventListener("change", this);
-    this.addEventListener("htmx:beforeRequest", this);
     this.#refresh();
   }
 
   disconnectedCallback() {
     this.removeEventListener("change", this);
-    this.removeEventListener("htmx:beforeRequest", this);
   }
 
-  handleEvent(event) {
-    if (event.type === "htmx:beforeRequest") {
-      // Nothing moves under an open list.
-      const isBusy = document.activeElement?.id === "status-filter";
-      if (event.target.matches("[data-poll]") && isBusy) event.preventDefault();
-      return;
-    }
-    const { target } = event;
+  handleEvent({ target }) {
     if (target.matches("[data-select-all]")) for (const box of this.#boxes()) box.checked = target.checked;
     for (const box of this.#boxes()) {
       if (box.checked) selected.add(box.value);

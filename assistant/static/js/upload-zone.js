@@ -1,5 +1,6 @@
 // <upload-zone>: files and whole folders, dropped or chosen, sent three at a time, each with its
 // own progress and its own reason when it is refused.
+import { refresh } from "./lists.js";
 import { csrfHeaders, element, icon, toast } from "./page.js";
 
 const AT_ONCE = 3;
@@ -179,8 +180,7 @@ class UploadZone extends HTMLElement {
     const now = Date.now();
     if (this.#isBusy() && now - this.#refreshAt < REFRESH_MS) return;
     this.#refreshAt = now;
-    const table = document.getElementById("documents");
-    window.htmx.ajax("GET", table.dataset.url, { target: "#documents", swap: "outerHTML" });
+    refresh("documents");
   }
 }
 
