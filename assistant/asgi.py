@@ -36,6 +36,9 @@ SWITCH_SECONDS = 0.001
 FORM_MB = 8
 # How much of a body that is too large is read before giving up on its sender.
 DROPPED_MB = 1024
+# For the worker that draws PDFs, whose policy is that of its own script; its decoders of scanned
+# pages are WebAssembly. Pages have a stricter one.
+STATIC_POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'"
 
 django_application = get_asgi_application()
 
@@ -52,6 +55,7 @@ class HashedStaticFiles(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Content-Security-Policy"] = STATIC_POLICY
         return response
 
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import FilePayload, Page, Route, expect
 
 from tests.e2e.conftest import Visit
+from tests.ingestion.test_parsing import make_pdf
 
 pytestmark = pytest.mark.e2e
 SLOW = 120_000
+
+INK_IN_AND_BELOW_THE_BOX = """() => {
+  const [canvas, box] = [document.querySelector("canvas"), document.querySelector(".page-box")];
+  const [all, one] = [canvas.getBoundingClientRect(), box.getBoundingClientRect()];
+  const scale = canvas.width / all.width;
+  const drawn = (down) => canvas.getContext("2d").getImageData(
+    (one.left - all.left) * scale, (one.top - all.top + down) * scale,
+    one.width * scale, one.height * scale).data.some((value, at) => at % 4 < 3 && value < 100);
+  return [drawn(0), drawn(2 * one.height)];
+}"""
 
 
 @pytest.fixture
@@ -96,6 +109,14 @@ def test_a_filter_outlives_a_poll_that_was_under_way(visit: Visit) -> None:
     expect(rows).to_contain_text("Pears")
 
 
+def scan_of(words: str) -> bytes:
+    picture = Image.new("L", (900, 500), 255)
+    ImageDraw.Draw(picture).text((80, 80), words, fill=0, font=ImageFont.load_default(80))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
 def open_list(page: Page) -> None:
     if page.locator("#versions").get_attribute("open") is None:
         page.locator("#versions summary").click()
@@ -178,3 +199,62 @@ def test_versions_are_replaced_restored_and_disabled(visit: Visit, tmp_path: Pat
     page.go_back()
     page.get_by_role("button", name="Let it answer again").click()
     expect(page.locator("main")).not_to_contain_text("Disabled.")
+
+
+def test_the_cited_words_are_marked_on_the_original_page(visit: Visit) -> None:
+    visit.sign_in()
+    page = visit.page
+    new_collection(visit, "Pages")
+    quote = "Claims are sent within thirty days"
+    lines = [(72.0, 700.0, 20.0, "Travel costs"), (72.0, 660.0, 11.0, f"{quote} of the journey.")]
+    other = [(72.0, 700.0, 11.0, "Nothing of interest stands on the first page.")]
+    file: FilePayload = {
+        "name": "travel.pdf",
+        "mimeType": "application/pdf",
+        "buffer": make_pdf([other, lines]),
+    }
+    page.locator("upload-zone input[type=file]").first.set_input_files(file)
+    row = page.locator("#documents tr", has_text="ready")
+    expect(row).to_have_count(1, timeout=SLOW)
+    with visit.site.api() as api:
+        (found, *_) = api.post("/search/", json={"query": quote}).json()["results"]
+    start = found["locator"]["char_start"] + found["text"].index(quote)
+    address = f"{visit.site.base_url}/documents/{found['document']['id']}/"
+    page.goto(f"{address}?start={start}&end={start + len(quote)}")
+    expect(page.locator("mark#passage")).to_have_text(quote)
+
+    page.get_by_role("button", name="Original pages").click()
+    expect(page.locator("[data-number]")).to_have_text("Page 2 of 2", timeout=SLOW)
+    expect(page.locator("mark#passage")).to_be_hidden()
+    box = page.locator(".page-box")
+    expect(box).to_have_count(1)
+    assert page.evaluate(INK_IN_AND_BELOW_THE_BOX) == [True, False]
+    page.get_by_role("button", name="Previous page").click()
+    expect(page.locator("[data-number]")).to_have_text("Page 1 of 2", timeout=SLOW)
+    expect(box).to_have_count(0)
+
+    worker = page.locator("page-view").get_attribute("data-worker") or "/none"
+    policy = page.request.get(f"{visit.site.base_url}{worker}").headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "connect-src 'self'" in policy
+
+    # Chosen once, pages come first; a document without a passage begins with its text.
+    page.goto(f"{address}?start={start}&end={start + len(quote)}")
+    expect(box).to_have_count(1, timeout=SLOW)
+    page.goto(address)
+    expect(page.locator("article.paper")).to_be_visible()
+    assert visit.foreign == [] and visit.complaints == []
+
+
+def test_a_picture_is_shown_with_its_words_marked(visit: Visit) -> None:
+    visit.sign_in()
+    page = visit.page
+    new_collection(visit, "Scans")
+    file: FilePayload = {"name": "scan.png", "mimeType": "image/png", "buffer": scan_of("Invoice")}
+    page.locator("upload-zone input[type=file]").first.set_input_files(file)
+    expect(page.locator("#documents tr", has_text="ready")).to_have_count(1, timeout=SLOW)
+    page.locator("#documents tbody tr a").first.click()
+    page.goto(f"{page.url}?start=0&end=7")
+    page.get_by_role("button", name="Original picture").click()
+    expect(page.locator("[data-number]")).to_have_text("Page 1 of 1", timeout=SLOW)
+    expect(page.locator(".page-box")).to_have_count(1)
+    assert page.evaluate(INK_IN_AND_BELOW_THE_BOX) == [True, False]

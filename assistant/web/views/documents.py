@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
@@ -14,6 +15,7 @@ from assistant.documents.models import Document, DocumentVersion, VersionText
 from assistant.permissions.policy import abilities, role_on
 from assistant.web.access import readable_document
 from assistant.web.library import DocumentRow
+from assistant.web.pages import DRAWABLE, marks_of
 from assistant.web.reading import blocks_of, part_with, parts_of
 from assistant.web.requests import SignedInRequest
 from assistant.web.versions import children_of, versions_of
@@ -51,7 +53,10 @@ def document(request: SignedInRequest, pk: UUID) -> HttpResponse:
         "extensions": ",".join(SUPPORTED),
     }
     stored = (
-        VersionText.objects.readable_by(request.user).filter(version=version).first()
+        VersionText.objects.readable_by(request.user)
+        .filter(version=version)
+        .select_related("version")
+        .first()
         if version
         else None
     )
@@ -71,9 +76,16 @@ def _text(request: SignedInRequest, stored: VersionText) -> dict[str, object]:
         part = parts[int(asked[:9]) - 1]
     else:
         part = part_with(parts, elements, passage[0]) if passage else parts[0]
+    shown = elements[part.first : part.last]
+    marks = marks_of(stored.text, stored.boxes, passage) if passage else []
     return {
         "has_text": True,
-        "blocks": blocks_of(stored.text, elements[part.first : part.last], passage),
+        "blocks": blocks_of(stored.text, shown, passage),
+        "pages": {
+            "kind": DRAWABLE.get(stored.version.media_type),
+            "marks": json.dumps(marks),
+            "first": marks[0][0] if marks else next((e["page"] for e in shown if e.get("page")), 1),
+        },
         "passage": passage,
         "part": part,
         "part_count": len(parts),
