@@ -232,6 +232,9 @@ def test_the_cited_words_are_marked_on_the_original_page(visit: Visit) -> None:
     page.get_by_role("button", name="Previous page").click()
     expect(page.locator("[data-number]")).to_have_text("Page 1 of 2", timeout=SLOW)
     expect(box).to_have_count(0)
+    page.get_by_role("link", name="Cited passage").click()
+    expect(page.locator("[data-number]")).to_have_text("Page 2 of 2", timeout=SLOW)
+    expect(box).to_be_in_viewport()
 
     worker = page.locator("page-view").get_attribute("data-worker") or "/none"
     policy = page.request.get(f"{visit.site.base_url}{worker}").headers["content-security-policy"]

@@ -16,6 +16,7 @@ class PageView extends HTMLElement {
       this.querySelector(selector).addEventListener("click", act, { signal: this.#abort.signal });
     this.#boxes = JSON.parse(this.dataset.boxes);
     this.#number = Number(this.dataset.page);
+    document.addEventListener("click", (event) => this.#toPassage(event), { signal: this.#abort.signal });
     this.hidden = false;
     on("[data-show=text]", () => this.#choose("text"));
     on("[data-show=page]", () => this.#choose("page"));
@@ -43,6 +44,14 @@ class PageView extends HTMLElement {
     this.querySelector("[data-pages]").hidden = what !== "page";
     if (what === "page") this.#draw();
     else document.getElementById("passage")?.scrollIntoView({ block: "center" });
+  }
+
+  // The link leads into the text, which is hidden while pages are shown.
+  #toPassage(event) {
+    if (!event.target.closest?.('a[href="#passage"]') || this.querySelector("[data-pages]").hidden) return;
+    event.preventDefault();
+    this.#number = Number(this.dataset.page);
+    this.#draw();
   }
 
   #turn(by) {
