@@ -1,6 +1,6 @@
-"""C-18: the disks of originals and of temporary files run full, and have room again.
+"""C-18: the disks of originals, of temporary files and of PostgreSQL run full, and have room again.
 
-Needs root: both folders become small file systems of their own, mounted before the run.
+Needs root: the folders become small file systems of their own, mounted before the run.
 """
 
 from __future__ import annotations
@@ -17,22 +17,53 @@ from tests.chaos.corpus import Item
 from tests.chaos.harness import Run, main
 
 _MIB = 1 << 20
-_SIZE = 96  # MiB
+_SIZES = {"media": 96, "tmp": 96, "postgres": 768}  # MiB
 
 
 def fault(run: Run) -> None:
     """Twice each: fill the disk, try to upload, look, make room, go on."""
-    for folder in ("media", "tmp") * run.times:
+    for folder in tuple(_SIZES) * run.times:
         run.feed(max(1, len(run.corpus) // 8))
         directory = run.site.data_dir / folder
         ballast = directory / "ballast"
-        _fill(ballast)
-        before = run.site.one("SELECT count(*) FROM documents_document")
-        _refused(run, folder, before)
+        if folder == "postgres":
+            taken = _database_full(run, ballast)
+        else:
+            _fill(ballast)
+            before = run.site.one("SELECT count(*) FROM documents_document")
+            _refused(run, folder, before)
+            taken = []
         ballast.unlink()
         began = time.monotonic()
         run.feed(2)
         run.figures[f"{folder}: taken again after"] = time.monotonic() - began
+        kept = run.site.one(
+            "SELECT count(*) FROM documents_document WHERE external_id = ANY(%s)", taken
+        )
+        run.check(kept == len(taken), f"C-18 {folder} full: {len(taken) - kept} acknowledged, lost")
+
+
+def _database_full(run: Run, ballast: Path) -> list[str]:
+    """Uploads until the database refuses one; returns those that were acknowledged."""
+    collection = run.site.new_collection("While the database is full")
+    _fill(ballast)
+    taken: list[str] = []
+    refused = 0
+    deadline = time.monotonic() + 120
+    with run.site.client() as api:
+        while refused < 3 and time.monotonic() < deadline:
+            name = f"full-{time.monotonic_ns()}"
+            answer = _post(api, collection, Item(name, f"{name}.txt", name.encode() * 5_000))
+            run.site.look_at(answer)
+            run.check(answer.status_code in (202, 503), f"C-18 postgres full: {answer.status_code}")
+            if answer.status_code == 202:
+                taken.append(name)
+            else:
+                refused += 1
+                time.sleep(1)
+    run.check(refused > 0, "C-18 postgres full: it refused nothing, so nothing was tested")
+    run.figures["postgres full: taken all the same"] = len(taken)
+    return taken
 
 
 def _refused(run: Run, folder: str, before: int) -> None:
@@ -77,16 +108,16 @@ def _fill(ballast: Path) -> None:
 
 
 def mount(data_dir: Path) -> None:
-    """Give originals and temporary files small disks of their own."""
-    for name in ("media", "tmp"):
+    """Give each of the folders a small disk of its own."""
+    for name, size in _SIZES.items():
         folder = data_dir / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        size = f"size={_SIZE}m,mode=700"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=True)
+        options = f"size={size}m,mode=700"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
 
 
 def unmount(data_dir: Path) -> None:
-    for name in ("media", "tmp"):
+    for name in _SIZES:
         subprocess.run(["umount", "--lazy", data_dir / name], check=False)
 
 
