@@ -25,7 +25,7 @@ def _look_at_the_sandbox(**_: Any) -> None:
 def _begin(sender: Any, **_: Any) -> None:
     from ingestion import worker
 
-    worker.begin(app, sender.hostname)
+    worker.begin(app, sender.hostname, threads=sender.controller.concurrency)
 
 
 @signals.task_prerun.connect

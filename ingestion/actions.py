@@ -18,7 +18,7 @@ from assistant.documents import storage
 from assistant.documents.actions import Upload
 from assistant.documents.models import Document, DocumentVersion
 from assistant.users.models import User
-from ingestion import admission, outbox
+from ingestion import admission, line, outbox
 from ingestion.errors import IngestionError
 from ingestion.models import OPEN_STATUSES, IngestionJob, JobStatus
 from ingestion.parsing_limits import Limits
@@ -125,14 +125,15 @@ def _want(
     """See to it that ``version`` becomes searchable, or is seen to have failed."""
     if not is_new:
         job = IngestionJob.objects.get(version=version)
-        if refusal is None and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
-            _requeue([job.pk])
         if batch is not None:
             IngestionJob.objects.filter(pk=job.pk).update(batch=batch)
+        if refusal is None and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+            _requeue([job.pk])
         return
     if version.number > 1:
         _supersede_open_jobs(version)
     job = IngestionJob(version=version, batch=batch)
+    line.enter(job, version)
     if refusal is not None:
         job.status, job.finished_at = JobStatus.FAILED, timezone.now()
         job.error_code, job.error_detail = refusal.code, refusal.detail
@@ -170,9 +171,10 @@ def retry_jobs(jobs: Iterable[IngestionJob], *, actor: User) -> int:
 
 def _requeue(job_ids: list[UUID]) -> int:
     rows = list(
-        IngestionJob.objects.select_for_update().filter(
-            pk__in=job_ids, status__in=[JobStatus.FAILED, JobStatus.CANCELLED]
-        )
+        IngestionJob.objects.select_for_update(of=("self",))
+        .select_related("version__document__collection")
+        .filter(pk__in=job_ids, status__in=[JobStatus.FAILED, JobStatus.CANCELLED])
+        .order_by(*line.ORDER)
     )
     for job in rows:
         job.status = JobStatus.QUEUED
@@ -183,6 +185,7 @@ def _requeue(job_ids: list[UUID]) -> int:
         job.error_code = job.error_detail = ""
         job.created_at = timezone.now()
         job.started_at = job.finished_at = None
+        line.enter(job, job.version)
         job.save()
         outbox.add(job, outbox.PARSE_TASK)
     return len(rows)

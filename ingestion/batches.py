@@ -12,7 +12,7 @@ from django.db.models import Count, F, Min, Q, QuerySet
 from assistant.documents.models import Document
 from assistant.permissions.policy import AnyUser
 from assistant.permissions.roles import Role
-from ingestion import progress
+from ingestion import line, progress
 from ingestion.models import OPEN_STATUSES, IngestionJob, JobStatus
 
 # More of one reason are counted, not listed.
@@ -100,8 +100,8 @@ def totals_of(jobs: QuerySet[Any]) -> Totals:
 
 def eta_of(jobs: QuerySet[Any]) -> int | None:
     """Seconds until the last of them is ready; None when that cannot be told."""
-    unfinished = jobs.filter(status__in=OPEN_STATUSES).order_by("-created_at", "-pk")
-    last = unfinished.values_list("pk", flat=True).first()
+    unfinished = jobs.filter(status__in=OPEN_STATUSES).order_by(*line.ORDER)
+    last = unfinished.values_list("pk", flat=True).last()
     return progress.eta_of(last) if last else None
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -23,7 +23,7 @@ from django.db.models.functions import Now
 
 from assistant.database import release_connection
 from ingestion import outbox
-from ingestion.models import IngestionJob, JobStatus
+from ingestion.models import IngestionJob, JobStatus, Lane
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ class Claim:
     version_id: UUID
     fence: int
     attempt: int
+    lane: int
+    error_code: str
+    """Why an earlier attempt failed; empty: it did not."""
 
     def held(self) -> IngestionJob:
         """The job's row, locked in the caller's transaction. Raises LeaseLost."""
@@ -97,44 +100,98 @@ def held(claims: Sequence[Claim]) -> list[IngestionJob]:
 
 
 def claim(job_id: UUID, *, waiting: JobStatus, working: JobStatus) -> Claim | None:
-    """Take a job that waits in ``waiting`` (or whose worker died in ``working``).
+    """Take this job, which waits in ``waiting`` (or whose worker died in ``working``).
 
     None when there is nothing to do: someone else holds it, it moved on, or it is gone.
     """
-    taken = _take(job_id, [waiting, working], working, limit=1)
-    return taken[0] if taken else None
-
-
-def claim_more(status: JobStatus, *, limit: int) -> list[Claim]:
-    """Take up to ``limit`` further jobs that wait in a stage they are already in, oldest first.
-
-    Only such as are tried for the first time: one that failed or lost its worker before must not
-    take others with it.
+    due = """
+        SELECT * FROM ingestion_ingestionjob
+        WHERE id = %(job)s AND status IN (%(waiting)s, %(working)s)
+        AND (lease_owner = '' OR lease_until < statement_timestamp())
+        FOR UPDATE SKIP LOCKED
     """
-    return _take(None, [status], status, limit=limit) if limit else []
+    return _first(_take(due, working, job=job_id, waiting=str(waiting)))
 
 
-def _take(
-    job_id: UUID | None, statuses: list[JobStatus], working: JobStatus, *, limit: int
-) -> list[Claim]:
+def claim_next(job_id: UUID, *, waiting: JobStatus, working: JobStatus) -> Claim | None:
+    """What a message for this job brings: the job whose turn it is among those tried never before.
+
+    Or the job itself when it failed before and the pause before its next attempt is over: no other
+    message stands for it.
+    """
+    due = f"""
+        WITH again AS MATERIALIZED (
+            SELECT * FROM ingestion_ingestionjob
+            WHERE id = %(job)s AND status = %(waiting)s AND lease_owner = ''
+            AND (attempts > 0 OR error_code <> '')
+            AND NOT EXISTS (
+                SELECT FROM ingestion_outboxentry WHERE job_id = %(job)s
+                AND sent_at IS NULL AND not_before > statement_timestamp()
+            )
+            FOR UPDATE SKIP LOCKED
+        ), fresh AS MATERIALIZED ({_FRESH})
+        SELECT * FROM again
+        UNION ALL
+        SELECT * FROM fresh WHERE NOT EXISTS (SELECT FROM again)
+    """
+    lanes = [int(lane) for lane in Lane]
+    return _first(_take(due, working, job=job_id, waiting=str(waiting), code="", lanes=lanes))
+
+
+def claim_hurried(*, waiting: JobStatus, working: JobStatus) -> Claim | None:
+    """Take the next of the files that somebody waits for, without a message."""
+    lanes = [int(Lane.ATTACHED)]
+    return _first(_take(_FRESH, working, waiting=str(waiting), code="", lanes=lanes))
+
+
+def claim_more(first: Claim, status: JobStatus, *, limit: int, work: int) -> list[Claim]:
+    """Take up to ``limit`` further jobs of the lane of ``first``, waiting in a stage they are in.
+
+    In their turn, as long as those before them have less than ``work`` to do in the stage. Only
+    such as are tried for the first time: one that failed or lost its worker before must not take
+    others with it. Those that an outage sent back are taken with such as it sent back too.
+    """
+    if not limit:
+        return []
+    return _take(
+        _FRESH,
+        status,
+        waiting=str(status),
+        code=first.error_code,
+        lanes=[first.lane],
+        limit=limit,
+        work=work,
+    )
+
+
+_FRESH: Final = """
+    SELECT * FROM ingestion_ingestionjob
+    WHERE status = %(waiting)s AND error_code = %(code)s AND lease_owner = '' AND attempts = 0
+    AND lane = ANY(%(lanes)s)
+    ORDER BY round, lane, created_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+
+
+def _first(claims: Sequence[Claim]) -> Claim | None:
+    return claims[0] if claims else None
+
+
+def _take(due: str, working: JobStatus, **parameters: Any) -> list[Claim]:
     """One statement, because every document costs several of these."""
-    parameters: dict[str, Any] = {
-        "job": job_id,
-        "statuses": [str(status) for status in statuses],
+    parameters = {
+        "limit": 1,
+        "work": 1,
         "working": str(working),
         "owner": f"{_node}:{os.getpid()}:{threading.get_native_id()}",
         "lease": timedelta(seconds=settings.JOB_LEASE_SECONDS),
-        "limit": limit,
+        **parameters,
     }
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            WITH due AS MATERIALIZED (
-                SELECT id FROM ingestion_ingestionjob
-                WHERE status = ANY(%(statuses)s)
-                AND (id = %(job)s::uuid OR (%(job)s::uuid IS NULL AND attempts = 0))
-                AND (lease_owner = '' OR lease_until < statement_timestamp())
-                ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+            f"""
+            WITH due AS MATERIALIZED ({due}), chosen AS (
+                SELECT id, sum(stage_total) OVER (ORDER BY round, lane, created_at, id)
+                    - stage_total AS before FROM due
             )
             UPDATE ingestion_ingestionjob job SET
                 status = %(working)s,
@@ -143,8 +200,8 @@ def _take(
                 fence = fence + 1,
                 attempts = attempts + 1,
                 started_at = coalesce(started_at, statement_timestamp())
-            FROM due WHERE job.id = due.id
-            RETURNING job.id, version_id, fence, attempts
+            FROM chosen WHERE job.id = chosen.id AND chosen.before < %(work)s
+            RETURNING job.id, version_id, fence, attempts, lane, error_code
             """,
             parameters,
         )

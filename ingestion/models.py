@@ -30,13 +30,21 @@ class JobStatus(models.TextChoices):
 OPEN_STATUSES = (JobStatus.QUEUED, JobStatus.PARSING, JobStatus.EMBEDDING)
 
 
+class Lane(models.IntegerChoices):
+    """What a file was sent for; the lower goes first in a round. See ``ingestion.line``."""
+
+    ATTACHED = 0, "attached"  # to a chat: somebody waits for the answer
+    UPLOADED = 1, "uploaded"  # into a collection
+
+
 class IngestionJob(models.Model):
     """Making one version searchable.
 
     A worker claims a stage by compare-and-set: it takes a lease and raises ``fence``; whoever
     wrote with an older fence writes nothing. ``attempts`` is counted in the row when a stage is
     claimed, so that a document that kills its worker runs out of attempts. Files that were sent
-    together share ``batch``, an id the sender chose.
+    together share ``batch``, an id the sender chose. ``round``, ``lane`` and ``created_at`` are its
+    place in the line; jobs of one ``share`` have places one after the other.
     """
 
     collection_path: ClassVar[str] = "version__document__collection"
@@ -47,6 +55,11 @@ class IngestionJob(models.Model):
     )
     status = models.CharField(max_length=10, choices=JobStatus.choices, default=JobStatus.QUEUED)
     batch = models.UUIDField(null=True)
+    round = models.PositiveIntegerField(default=0, db_default=0)
+    lane = models.PositiveSmallIntegerField(
+        choices=Lane.choices, default=Lane.UPLOADED, db_default=Lane.UPLOADED
+    )
+    share = models.UUIDField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     fence = models.PositiveIntegerField(default=0)
     lease_owner = models.CharField(max_length=100, blank=True)
@@ -64,9 +77,14 @@ class IngestionJob(models.Model):
     class Meta:
         indexes = [
             models.Index(
-                fields=["created_at"],
-                name="job_open",
+                fields=["status", "error_code", "round", "lane", "created_at"],
+                name="job_line",
                 condition=Q(status__in=["queued", "parsing", "embedding"]),
+            ),
+            models.Index(
+                fields=["share", "lane", "round"],
+                name="job_share",
+                condition=Q(status__in=["queued", "parsing", "embedding"], lease_owner=""),
             ),
             models.Index(fields=["lease_until"], name="job_leased", condition=~Q(lease_owner="")),
             models.Index(fields=["batch"], name="job_batch", condition=Q(batch__isnull=False)),

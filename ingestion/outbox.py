@@ -1,4 +1,8 @@
-"""Task messages that cannot be lost: committed with the job, sent after, relayed until sent."""
+"""Task messages that cannot be lost: committed with the job, sent after, relayed until sent.
+
+A message says that a job waits for a stage. The worker that gets it takes the job whose turn it is
+(``ingestion.line``): there is a message for each, and it does not matter which is whose.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from datetime import timedelta
 
 from celery import current_app
 from django.db import transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 from kombu.exceptions import OperationalError as BrokerError
 
@@ -29,8 +34,11 @@ def task_for(job: IngestionJob) -> str:
 
 
 def add(job: IngestionJob, task: str, *, delay: timedelta = timedelta(0)) -> None:
-    """Add a message for ``job`` to the open transaction and try to send it right after commit."""
-    entry = OutboxEntry.objects.create(job=job, task=task, not_before=timezone.now() + delay)
+    """Add a message for ``job`` to the open transaction and try to send it right after commit.
+
+    Until ``delay`` has passed, by the database's clock, nobody takes the job.
+    """
+    entry = OutboxEntry.objects.create(job=job, task=task, not_before=Now() + delay)
     if not delay:
         # No partial: a robust callback that fails is logged by its name, which that has not.
         transaction.on_commit(lambda: _send_now(entry), robust=True)
@@ -49,7 +57,7 @@ def relay(*, limit: int = 1000) -> int:
     makes harmless.
     """
     with transaction.atomic():
-        due = OutboxEntry.objects.filter(sent_at=None, not_before__lte=timezone.now())
+        due = OutboxEntry.objects.filter(sent_at=None, not_before__lte=Now())
         sent: list[int] = []
         for entry in due.order_by("pk").select_for_update(skip_locked=True)[:limit]:
             if not _send(entry):

@@ -26,7 +26,7 @@ from assistant.documents import storage
 from assistant.documents.models import DocumentVersion
 from assistant.retrieval import index, spaces
 from inference.types import EngineError
-from ingestion import embedding, leases, outbox
+from ingestion import embedding, leases, outbox, slots
 from ingestion.actions import limits
 from ingestion.chunking import chunk_document
 from ingestion.elements import ChunkDraft, ElementKind, ParsedDocument, as_rows
@@ -38,8 +38,9 @@ from ingestion.sandbox import WORKPLACE, Sandbox
 
 log = logging.getLogger(__name__)
 
-# Jobs that one worker embeds together.
+# Jobs that one thread embeds together. Those behind them wait for all their chunks.
 JOBS_TOGETHER = 32
+CHUNKS_TOGETHER = 2 * embedding.BATCH
 
 
 @cache
@@ -48,9 +49,35 @@ def sandbox() -> Sandbox:
     return Sandbox()
 
 
+def parse_next(job_id: UUID) -> None:
+    """What a message that ``job_id`` waits to be parsed brings: the job whose turn it is."""
+    with slots.claimed(job_id, waiting=JobStatus.QUEUED, working=JobStatus.PARSING) as claimed:
+        _parse_and_chunk(claimed)
+
+
+def embed_next(job_id: UUID) -> None:
+    """Likewise for embedding."""
+    with slots.claimed(job_id, waiting=JobStatus.EMBEDDING, working=JobStatus.EMBEDDING) as claimed:
+        _embed_and_publish(claimed)
+
+
 def parse_and_chunk(job_id: UUID) -> None:
     """First half: from the original to text and chunks of a version nobody sees yet."""
-    claimed = leases.claim(job_id, waiting=JobStatus.QUEUED, working=JobStatus.PARSING)
+    _parse_and_chunk(leases.claim(job_id, waiting=JobStatus.QUEUED, working=JobStatus.PARSING))
+
+
+def embed_and_publish(job_id: UUID) -> None:
+    """Second half: the missing vectors, then one UPDATE makes the version the current one.
+
+    Takes along other jobs that wait for the same, so that batches fill across documents. Their
+    messages then find nothing left to do.
+    """
+    _embed_and_publish(
+        leases.claim(job_id, waiting=JobStatus.EMBEDDING, working=JobStatus.EMBEDDING)
+    )
+
+
+def _parse_and_chunk(claimed: Claim | None) -> None:
     if claimed is None or is_exhausted(claimed):
         return
     version = DocumentVersion.objects.select_related("document", "job").get(pk=claimed.version_id)
@@ -68,19 +95,13 @@ def parse_and_chunk(job_id: UUID) -> None:
             end_badly([claimed], error)
 
 
-def embed_and_publish(job_id: UUID) -> None:
-    """Second half: the missing vectors, then one UPDATE makes the version the current one.
-
-    Takes along other jobs that wait for the same, so that batches fill across documents. Their
-    own messages then find nothing left to do.
-    """
-    first = leases.claim(job_id, waiting=JobStatus.EMBEDDING, working=JobStatus.EMBEDDING)
+def _embed_and_publish(first: Claim | None) -> None:
     if first is None:
         return
     # One that failed before goes alone: it must not take others with it.
     others = JOBS_TOGETHER - 1 if first.attempt == 1 else 0
-    claims = [first, *leases.claim_more(JobStatus.EMBEDDING, limit=others)]
-    claims = [claimed for claimed in claims if not is_exhausted(claimed)]
+    more = leases.claim_more(first, JobStatus.EMBEDDING, limit=others, work=CHUNKS_TOGETHER)
+    claims = [claimed for claimed in (first, *more) if not is_exhausted(claimed)]
     with leases.heartbeat(claims) as is_lost:
         _embed(claims, is_lost)
 

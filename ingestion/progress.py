@@ -47,7 +47,7 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """``ahead`` unfinished files came before; ``eta_seconds`` until this one is ready, or None."""
+    """``ahead`` unfinished files come before; ``eta_seconds`` until this one is ready, or None."""
 
     ahead: int
     eta_seconds: int | None
@@ -276,14 +276,17 @@ _LINE: Final = """
         JOIN documents_documentversion v ON v.id = j.version_id
         LEFT JOIN expected e ON e.media_type = v.media_type
         WHERE j.status IN ('queued', 'parsing', 'embedding')
-        WINDOW w AS (ORDER BY j.created_at, j.id ROWS UNBOUNDED PRECEDING)
+        WINDOW w AS (
+            ORDER BY j.lease_owner = '', j.round, j.lane, j.created_at, j.id
+            ROWS UNBOUNDED PRECEDING
+        )
     )
     SELECT id, ahead, chunks FROM line WHERE id = ANY(%(ids)s)
 """
 
 
 def _places(ids: Sequence[UUID], *, with_eta: bool) -> dict[UUID, Place]:
-    """Oldest first over the whole site; the work ahead of a file and its own, in chunks."""
+    """In the order of the line, behind what is worked on; the work up to its end, in chunks."""
     if not ids:
         return {}
     rate = throughput() if with_eta else None

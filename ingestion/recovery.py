@@ -22,7 +22,7 @@ from django.db.models.functions import Now
 from kombu.exceptions import ChannelError
 from kombu.exceptions import OperationalError as BrokerError
 
-from ingestion import leases, outbox
+from ingestion import leases, line, outbox
 from ingestion.models import OPEN_STATUSES, IngestionJob, JobStatus, OutboxEntry
 from ingestion.sandbox import WORKPLACE
 
@@ -87,7 +87,7 @@ def _send_lost(status: JobStatus, task: str) -> int:
         jobs = list(
             IngestionJob.objects.select_for_update(skip_locked=True, of=("self",))
             .filter(~Exists(recent), status=status, lease_owner="")
-            .order_by("created_at")[:_AT_ONCE]
+            .order_by(*line.ORDER)[:_AT_ONCE]
         )
         for job in jobs:
             outbox.add(job, task)

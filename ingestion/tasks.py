@@ -15,12 +15,12 @@ from ingestion import outbox, pipeline, recovery, workers
 
 @shared_task(name="ingestion.tasks.parse_version")
 def parse_version(job_id: str) -> None:
-    pipeline.parse_and_chunk(UUID(job_id))
+    pipeline.parse_next(UUID(job_id))
 
 
 @shared_task(name="ingestion.tasks.embed_version")
 def embed_version(job_id: str) -> None:
-    pipeline.embed_and_publish(UUID(job_id))
+    pipeline.embed_next(UUID(job_id))
 
 
 @shared_task(name="ingestion.tasks.relay_outbox")

@@ -10,7 +10,7 @@ from celery import Celery
 from celery.utils.nodenames import worker_direct
 from kombu.exceptions import OperationalError as BrokerError
 
-from ingestion import leases, recovery, workers
+from ingestion import leases, recovery, slots, workers
 from ingestion.pulse import Pulse
 
 log = logging.getLogger(__name__)
@@ -21,9 +21,10 @@ GRACE_SECONDS = 5.0
 _pulse: Pulse | None = None
 
 
-def begin(app: Celery, node: str) -> None:
+def begin(app: Celery, node: str, *, threads: int) -> None:
     """The worker ``node``, as Celery names it, is about to take messages."""
     global _pulse
+    slots.share_out(threads)
     own = worker_direct(node).name
     queues = [name for name in app.amqp.queues.consume_from if name != own]
     leases.work_as(node)
@@ -39,6 +40,7 @@ def message_arrived() -> None:
 
 def stop_soon() -> None:
     """A stop signal came. Celery waits for what runs; after a while that must stop too."""
+    slots.end()
     timer = threading.Timer(GRACE_SECONDS, leases.give_all_back)
     timer.daemon = True
     timer.start()

@@ -54,7 +54,7 @@ def test_every_command_is_the_one_that_up_runs(services: dict[str, Any]) -> None
     assert {name: services[name]["command"] for name in (*sorted(APP), "embeddings")} == {
         "prepare": commands.prepare("python"),
         "web": commands.web("python", host="0.0.0.0", port=8000),
-        "worker-parse": commands.parse_worker("python", concurrency=4),
+        "worker-parse": commands.parse_worker("python", concurrency=5),
         "worker-embed": commands.embed_worker("python"),
         "beat": commands.beat("python", schedule=Path("/tmp/beat-schedule")),
         "embeddings": commands.embedding_server("python", host="0.0.0.0", port=8001),

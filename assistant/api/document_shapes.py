@@ -176,7 +176,7 @@ class ErrorSerializer(serializers.Serializer[Any]):
 class QueueSerializer(serializers.Serializer[Any]):
     """A place in the order of the whole site."""
 
-    ahead = serializers.IntegerField(help_text="Unfinished files that came before.")
+    ahead = serializers.IntegerField(help_text="Unfinished files that come before.")
     eta_seconds = serializers.IntegerField(
         allow_null=True,
         help_text="Until it is ready, from what was finished lately; null when nothing was.",

@@ -15,7 +15,8 @@ PARSE_WORKER = "parse"
 EMBED_WORKER = "embed"
 PARSE_QUEUES = "parse"
 EMBED_QUEUES = "embed,default"
-EMBED_CONCURRENCY = 4
+# Threads, one more than work on uploads at once: see ``ingestion.slots``.
+EMBED_CONCURRENCY = 5
 
 
 def web(python: str, *, host: str, port: int) -> list[str]:

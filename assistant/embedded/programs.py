@@ -182,6 +182,9 @@ _SECRETS = frozenset(
 
 
 def parse_concurrency() -> int:
-    """Files parsed at once: as many as there are cores for us, at most four."""
+    """Files parsed at once: as many as there are cores for us, at most four, and an attached one.
+
+    See ``ingestion.slots``.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(4, cores or 1))
+    return 1 + max(1, min(4, cores or 1))
