@@ -11,7 +11,7 @@ import asyncio
 import os
 import ssl
 import threading
-from functools import partial
+from math import ceil
 from typing import Final, cast
 
 import aiohttp
@@ -19,8 +19,11 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream
 
-# The extension of a response with a function: what of its body has come and was not read yet.
-ARRIVED: Final = "arrived"
+# The extension of a response with aiohttp's own.
+_RAW: Final = "aiohttp"
+# Streams that wait wake at these moments, many in one turn of the loop; it is what a token that
+# comes just as the time is over has left to be among them.
+_TICK_SECONDS: Final = 0.01
 LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 
 
@@ -61,18 +64,48 @@ class StreamingTransport(AiohttpTransport):
                 raise httpx.ReadError(str(error)) from error
             raise
         if "Content-Encoding" not in response.headers:
-            response.extensions[ARRIVED] = partial(
-                _arrived, cast("AiohttpResponseStream", response.stream)
-            )
+            stream = cast("AiohttpResponseStream", response.stream)
+            response.extensions[_RAW] = stream._aiohttp_response
         return response
 
 
-def _arrived(stream: AiohttpResponseStream) -> bytes:
-    """Empty when there is nothing, and when the connection broke: reading on says so."""
-    try:
-        return stream._aiohttp_response.content.read_nowait()
-    except (aiohttp.ClientError, OSError):
-        return b""
+class Body:
+    """What comes of a streamed response, as much at a time as there is. Raises httpx.HTTPError."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._raw: aiohttp.ClientResponse | None = response.extensions.get(_RAW)
+        self._chunks = response.aiter_bytes()
+
+    async def read(self) -> bytes | None:
+        """What has come; waits until there is something. None at the end."""
+        if self._raw is None:
+            return await anext(self._chunks, None)
+        try:
+            return await self._raw.content.readany() or None
+        except (aiohttp.ClientError, OSError) as error:
+            raise httpx.ReadError(str(error)) from error
+
+    async def during(self, seconds: float) -> bytes:
+        """What comes within ``seconds`` and a tick.
+
+        Empty where that cannot be told, or when it broke.
+        """
+        if self._raw is None or (connection := self._raw.connection) is None:
+            return b""
+        # One read and one parse for all of it: it waits in the socket.
+        if (transport := connection.transport) is not None:
+            transport.pause_reading()
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(ceil((now + seconds) / _TICK_SECONDS) * _TICK_SECONDS - now)
+        if transport is not None:
+            transport.resume_reading()
+        # The loop looks at the socket, then reads it.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        try:
+            return self._raw.content.read_nowait()
+        except (aiohttp.ClientError, OSError):  # reading on says so
+            return b""
 
 
 class Connections:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import httpx
+import orjson
 
 from inference import llm_errors, metrics
-from inference.connections import ARRIVED, Connections
+from inference.connections import Body, Connections
 from inference.harmony import HarmonyFilter
 from inference.sse import SSELineTooLongError, SSEParser
 from inference.types import (
@@ -91,8 +91,8 @@ class OpenAIChatLLM:
 
     Times in seconds: ``first_token_timeout`` runs from sending the request to the first token,
     reasoning included; ``inter_token_timeout`` between tokens. An empty ``model`` means the first
-    one the server lists. A token is held for up to ``coalesce`` seconds (the first one is not), so
-    that those of a busy server cost one event together. ``send_cache_salt`` None:
+    one the server lists. A token is held for up to ``coalesce`` seconds and a tick (the first one
+    is not), so that those of a busy server cost one event together. ``send_cache_salt`` None:
     where ``/models`` says that the server is vLLM. ``seed`` is for evaluation runs.
     ``stripped_markup`` counts harmony markers taken out since start.
     """
@@ -246,15 +246,11 @@ class OpenAIChatLLM:
         async with contextlib.aclosing(response):
             await self._raise_for_refusal(response, model)
             parser = SSEParser()
-            chunks = response.aiter_bytes()
-            arrived = response.extensions.get(ARRIVED) if self._coalesce else None
+            body = Body(response)
             while not attempt.done:
-                chunk = await self._chunk(chunks, deadline, started=started)
-                if chunk and started and arrived:
-                    await asyncio.sleep(self._coalesce)
-                    # Timers run before sockets are read: this lets in what came just now.
-                    await asyncio.sleep(0)
-                    chunk += arrived()
+                chunk = await self._chunk(body, deadline, started=started)
+                if chunk and started and self._coalesce:
+                    chunk += await body.during(self._coalesce)
                 for data in _parsed(parser, chunk):
                     self._note(data, attempt, model)
                 said = attempt.take()
@@ -301,13 +297,11 @@ class OpenAIChatLLM:
             raise llm_errors.bad_request(200, message or "it answered without streaming")
         raise llm_errors.refused(response.status_code, message, model=model, base_url=base_url)
 
-    async def _chunk(
-        self, chunks: AsyncIterator[bytes], deadline: float, *, started: bool
-    ) -> bytes | None:
+    async def _chunk(self, body: Body, deadline: float, *, started: bool) -> bytes | None:
         """The next piece of the body, None at its end."""
         try:
             async with asyncio.timeout_at(deadline):
-                return await anext(chunks, None)
+                return await body.read()
         except TimeoutError:
             seconds = self._inter_token_timeout if started else self._first_token_timeout
             raise llm_errors.timed_out(seconds, started=started) from None
@@ -320,7 +314,7 @@ class OpenAIChatLLM:
             attempt.done = True
             return
         try:
-            payload = json.loads(data)
+            payload = orjson.loads(data)
         except ValueError:
             raise llm_errors.lost() from None
         if not isinstance(payload, dict):

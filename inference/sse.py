@@ -33,7 +33,7 @@ class SSEParser:
             if chunk.startswith(b"\n"):
                 chunk = chunk[1:]
         self._after_cr = chunk.endswith(b"\r")
-        *lines, rest = _LINE_END.split(chunk)
+        *lines, rest = chunk.split(b"\n") if b"\r" not in chunk else _LINE_END.split(chunk)
         if lines and self._pieces:
             lines[0] = b"".join((*self._pieces, lines[0]))
             self._pieces, self._size = [], 0
@@ -62,7 +62,9 @@ class SSEParser:
                 events.append("\n".join(self._data))
                 self._data = []
             return
-        if line.startswith(b"data"):
+        if line.startswith(b"data: "):  # as every server writes it
+            self._data.append(line[6:].decode("utf-8", errors="replace"))
+        elif line.startswith(b"data"):
             name, _, value = line.decode("utf-8", errors="replace").partition(":")
             if name == "data":
                 self._data.append(value.removeprefix(" "))

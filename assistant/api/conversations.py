@@ -42,7 +42,8 @@ class ConversationViewSet(OwnedViewSet):
     read_actions: ClassVar[frozenset[str]] = frozenset({"create", "ask"})
 
     def get_queryset(self) -> Any:
-        return super().get_queryset().prefetch_related("collections")
+        rows = super().get_queryset()
+        return rows if self.action == "ask" else rows.prefetch_related("collections")
 
     @operation("list_conversations", responses={200: ConversationSerializer(many=True)}, tags=_TAGS)
     def list(self, request: Request) -> Response:

@@ -137,16 +137,18 @@ def ask(
     choice = choosing.chosen(user, model)
 
     def make(locked: Conversation) -> tuple[Message, Message]:
+        ordinal = _next_ordinal(locked)
         question = Message.objects.create(
             conversation=locked,
             parent_id=_parent(locked, parent),
             role=Message.Role.QUESTION,
-            ordinal=_next_ordinal(locked),
+            ordinal=ordinal,
             text=question_text,
             idempotency_key=idempotency_key or None,
         )
         locked.title = locked.title or cut_off(question_text)
         return question, Message(
+            ordinal=ordinal + 1,
             effort=effort,
             model=choice.name if choice else "",  # until it is written: what was chosen
             narrowing={
@@ -181,6 +183,7 @@ def ask_again(
         question = answer.parent
         assert question is not None
         return question, Message(
+            ordinal=_next_ordinal(locked),
             effort=answer.effort if effort is None else effort,
             model=choice.name if choice else "",
             narrowing={
@@ -216,7 +219,6 @@ def _begin(
             answer.pk = _place_in_line(user, token)
             answer.conversation, answer.parent = locked, question
             answer.role, answer.status = Message.Role.ANSWER, AnswerStatus.PENDING
-            answer.ordinal = _next_ordinal(locked)
             answer.save(force_insert=True)
             locked.leaf = answer
             locked.updated_at = timezone.now()

@@ -116,6 +116,8 @@ def is_fully_available(answer: Message, *, user: AnyUser) -> bool:
 
     That is every cited source, or every offered one when nothing is cited.
     """
+    if answer.role == Message.Role.QUESTION:  # it was made from nothing
+        return True
     evidence = citations_for(answer, user=user) or sources_for(answer, user=user)
     return all(item.available for item in evidence)
 

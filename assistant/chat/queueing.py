@@ -352,9 +352,16 @@ class _Keeper:
 
     def __init__(self) -> None:
         self.held: set[str] = set()
-        self._client = redis.asyncio.Redis.from_url(
-            settings.REDIS_URL, socket_connect_timeout=1, socket_timeout=3
+        # Hundreds who come or end at once wait for a connection: refused, they would mean that
+        # Redis is away.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            settings.REDIS_URL,
+            max_connections=20,
+            timeout=3,
+            socket_connect_timeout=1,
+            socket_timeout=3,
         )
+        self._client = redis.asyncio.Redis.from_pool(pool)
         self._scripts = {
             name: self._client.register_script(_source(name))
             for name in ("enter", "look", "renew", "leave")

@@ -20,7 +20,7 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from assistant.chat import recording
-from assistant.chat.event_store import Entry, Log, last_entry, set_all, store, which_exist
+from assistant.chat.event_store import Entry, last_entry, set_all, store, which_exist
 from assistant.chat.events import COME_BACK, LAST, PING, Event, encode, frame, to_json
 from assistant.database import in_database
 from assistant.permissions.policy import AnyUser
@@ -39,23 +39,20 @@ class EventLog:
 
     def __init__(self, answer_id: UUID) -> None:
         self._events, self._alive, self._stop = _keys(answer_id)
-        self._log = Log(self._events)
+        self._log = store().open(self._events)
         self._number = 0
 
     def append(self, event: Event) -> None:
         """Queued; written within milliseconds. Raises RedisLost."""
         self._number += 1
-        self._write(
-            *("XADD", self._events, f"{self._number}-0"),
-            *("name", event.name, "data", to_json(event)),
-        )
+        store().append(self._log, (self._number, event.name, to_json(event)))
         if self._number == 1:
             self._write("EXPIRE", self._events, settings.ANSWER_EVENTS_TTL_SECONDS)
             self._write("SET", self._alive, "1", "EX", ALIVE_SECONDS)
 
     def forget(self) -> None:
         """Take back what was written: its reader may no longer see it. Raises RedisLost."""
-        self._write("DEL", self._events)
+        store().clear(self._log)
 
     async def close(self) -> None:
         """Returns when everything is written. Raises RedisLost."""
@@ -143,7 +140,7 @@ async def follow(answer_id: UUID, *, user: AnyUser, after: int = 0) -> AsyncGene
             last_check = perf_counter()
             if not await _is_active(user):
                 return
-        if await _is_alive(alive):
+        if store().is_written_here(events) or await _is_alive(alive):
             alive_at = perf_counter()
         elif replay := await recording.replay(answer_id):
             if await _goes_on(events, after=number) and perf_counter() - alive_at < ORPHAN_SECONDS:

@@ -1,0 +1,75 @@
+"""The log of an answer: who is told of what, and from where."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from assistant.chat.event_store import RedisLost, store
+from assistant.chat.events import Delta, Failed
+from assistant.chat.stream import EventLog
+
+
+def started() -> tuple[EventLog, str]:
+    answer = uuid4()
+    return EventLog(answer), f"answer:{answer}:events"
+
+
+async def test_a_reader_with_everything_is_told_by_the_writer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, key = started()
+    looks: list[Any] = []
+    monkeypatch.setattr(store().client, "xread", looks.append)
+    reading = [asyncio.create_task(store().read(key, after=0)) for _ in range(2)]
+    await asyncio.sleep(0)
+    log.append(Delta("one"))
+    log.append(Delta("two"))
+    expected = [(1, "delta", '{"text":"one"}'), (2, "delta", '{"text":"two"}')]
+    assert await asyncio.gather(*reading) == [expected, expected]
+    assert not looks
+    # It was in the log by then: any other process has it too.
+    assert await store().client.xlen(key) == 2
+    await log.close()
+
+
+async def test_a_reader_that_is_behind_takes_the_rest_from_the_log() -> None:
+    log, key = started()
+    for text in ("one", "two", "three"):
+        log.append(Delta(text))
+        await store().written(log._log)
+    assert [number for number, *_ in await store().read(key, after=1)] == [2, 3]
+    await log.close()
+
+
+async def test_what_was_taken_back_is_told_to_nobody() -> None:
+    log, key = started()
+    reading = asyncio.create_task(store().read(key, after=0))
+    await asyncio.sleep(0)
+    log.append(Delta("secret"))
+    log.forget()
+    log.append(Failed("revoked", "Gone.", retryable=False))
+    assert [(number, name) for number, name, _ in await reading] == [(2, "error")]
+    assert "secret" not in repr(await store().client.xrange(key))
+    await log.close()
+
+
+async def test_a_broken_log_tells_its_writer_and_its_readers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, key = started()
+    reading = asyncio.create_task(store().read(key, after=0))
+    await asyncio.sleep(0)
+
+    async def broken(commands: Any) -> None:
+        raise RedisConnectionError("gone")
+
+    monkeypatch.setattr(store(), "run", broken)
+    log.append(Delta("one"))
+    assert await reading == []
+    with pytest.raises(RedisLost):
+        log.append(Delta("two"))
