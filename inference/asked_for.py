@@ -1,8 +1,8 @@
-"""What kind of thing a question asks for, and whether a sentence holds one.
+"""What a question asks for: in how many parts, which kind of thing, and whether a sentence has it.
 
 "When did …" wants a time and "How many …" a number: a sentence with all the words of the question
 and neither of them is about the same thing and does not answer. Question words of seven languages
-are known; a question in another one, or without such a word, asks for anything.
+are known; a question in another one, or without such a word, asks for one thing of any kind.
 """
 
 from __future__ import annotations
@@ -38,6 +38,33 @@ _NAME: Final = r"who|whom|whose|qui|quién|quiénes|chi|quem"
 _ASKED: Final = tuple(
     (kind, re.compile(rf"\b(?:{words})\b", re.IGNORECASE))
     for kind, words in ((Kind.TIME, _TIME), (Kind.NUMBER, _NUMBER), (Kind.NAME, _NAME))
+)
+# Words of a question that can be read by itself; "when and where was …" has too few.
+_FEWEST: Final = 3
+# After an "and", a word that asks, or a verb before its subject, begins another question.
+_AND_ASKED: Final = {
+    "and|and also": r"wh(?:at|ich|en|ere|om?|ose|y)|how|(?:do|can|may|must|should|am|will) (?:i|we)"
+    r"|(?:is|are) there",
+    "und|und auch": r"was|welche[mnrs]?|we[rmn]|wo(?:hin|her)?|wann|warum|wie|wieviele?"
+    r"|(?:darf|kann|muss|soll|bekomme|habe) ich|gibt es",
+    "et": r"que|quoi|qui|quel(?:le)?s?|quand|où|comment|combien|pourquoi|est-ce que",
+    "y|e": r"qué|quién|cuál(?:es)?|cuándo|cuánt[oa]s?|dónde|cómo|chi|che cosa|quali?|quando"
+    r"|quant[eoia]|dove|come|perché|quem|qual|quais|onde|como",
+    "en": r"wat|wie|welke?|wanneer|waar|waarom|hoe|hoeveel",
+}
+_SEAMS: Final = tuple(
+    (
+        re.compile(rf"(?:,?\s+(?:{joins})|[?;])\s+(?=(?:{asks})\b)", re.IGNORECASE),
+        re.compile(rf"\b(?:{asks})\b", re.IGNORECASE),
+    )
+    for joins, asks in _AND_ASKED.items()
+)
+# What stands for something said before: a part with one of them says nothing by itself.
+_REFERS: Final = re.compile(
+    r"\b(?:its?|he|him|his|she|hers?|they|them|theirs?|th(?:at|is|ese|ose)|one|ones"
+    r"|er|ihn|ihm|ihre?[mnrs]?|sein(?:e[mnrs]?)?|dies(?:e[mnrs]?)?"
+    r"|ils?|elles?|celui|lui|él|ell[oa]s?|ess[oa]|lo|ess[ie]|hij|hem|zij|dit|ele|isso)\b",
+    re.IGNORECASE,
 )
 _WORD: Final = re.compile(r"[^\W_]+(?:[.,:/-]\d+)*")
 _COUNTED_TEXT: Final = (
@@ -76,6 +103,16 @@ _BEGINNINGS_TEXT: Final = (
     "da per e ma questo questa het een van met voor maar dit deze"
 )
 _BEGINNINGS: Final = frozenset(_BEGINNINGS_TEXT.split())
+
+
+def parts_of(question: str) -> list[str]:
+    """``question``, or the questions that it is put together of, if each can be read by itself."""
+    for seam, asks in _SEAMS:
+        parts = [part.strip() for part in seam.split(question)]
+        can_stand = all(asks.search(part) and len(_WORD.findall(part)) >= _FEWEST for part in parts)
+        if len(parts) > 1 and can_stand and not any(_REFERS.search(part) for part in parts[1:]):
+            return parts
+    return [question]
 
 
 def kind_of(question: str) -> Kind | None:

@@ -2,8 +2,8 @@
 
 Each candidate sentence is scored by the cosine of its embedding with the question, by the share of
 the question's rare words that it and its passage hold, and by whether it has what is asked for (a
-time, a number, a name). The best few are quoted verbatim,
-each followed by its source number. Below a measured score the engine abstains instead.
+time, a number, a name). The best few are quoted verbatim, each followed by its source number; of a
+question in several parts those of each part. Below a measured score the engine abstains instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from inference.asked_for import holds, kind_of
+from inference.asked_for import holds, kind_of, parts_of
 from inference.prompts import NO_ANSWER
 from inference.sentences import Kind, Piece, split
 from inference.types import (
@@ -30,7 +30,10 @@ from inference.types import (
     SourceText,
     TextDelta,
     Thinking,
+    Vectors,
 )
+
+Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 NOTICE: Final = (
     "No language model is connected: this answer quotes the most relevant sentences word for "
@@ -47,6 +50,9 @@ KIND_PENALTY: Final = 0.05
 ABSTAIN_BELOW: Final = 0.6
 _KEEP_FROM_BEST: Final = 0.8
 _MAX_QUOTES: Final = 3
+# Of each part of a question in several parts, chosen likewise.
+_MAX_QUOTES_OF_PART: Final = 2
+_KEEP_FROM_BEST_OF_PART: Final = 0.9
 _MAX_CANDIDATES: Final = 160
 _MAX_LIST_CHARACTERS: Final = 900
 _SAME_WORDS: Final = 0.6
@@ -200,22 +206,31 @@ class ExtractiveLLM:
         found = candidates(sources)
         if not found:
             return []
-        scores = await self.scores(question, found)
-        if scores.max() < ABSTAIN_BELOW:
-            return []
-        return _quotes(found, scores, _chosen(found, scores))
+        parts = parts_of(question)
+        vectors = await self._vectors(found)
+        of_each = [await self._scores(part, found, vectors) for part in parts]
+        is_whole = len(parts) == 1
+        most = _MAX_QUOTES if is_whole else _MAX_QUOTES_OF_PART
+        share = _KEEP_FROM_BEST if is_whole else _KEEP_FROM_BEST_OF_PART
+        chosen: list[int] = []
+        for scores in of_each:
+            chosen += _chosen(found, scores, most=most, share=share, besides=chosen)
+        return _quotes(found, np.max(of_each, axis=0), chosen)
 
-    async def scores(
-        self, question: str, found: Sequence[Candidate]
-    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """One score per candidate."""
+    async def scores(self, question: str, found: Sequence[Candidate]) -> Scores:
+        """One score per candidate, for a question in one part."""
+        return await self._scores(question, found, await self._vectors(found))
+
+    async def _vectors(self, found: Sequence[Candidate]) -> Vectors:
         spec = self._embedder.spec
         # A reader waits: where both kinds are embedded alike, take the lane of the queries.
         alike = spec.query_prefix == spec.passage_prefix
-        query = await self._embedder.aembed([question], kind="query")
-        vectors = await self._embedder.aembed(
+        return await self._embedder.aembed(
             [candidate.text for candidate in found], kind="query" if alike else "passage"
         )
+
+    async def _scores(self, question: str, found: Sequence[Candidate], vectors: Vectors) -> Scores:
+        query = await self._embedder.aembed([question], kind="query")
         cosines = (vectors @ query[0]).astype(np.float64)
         cosines = np.maximum(cosines - self._floor, 0) / (1 - self._floor)
         ranks = np.array([1 / (1 + candidate.rank) for candidate in found])
@@ -234,16 +249,26 @@ class ExtractiveLLM:
 
 
 def _chosen(
-    found: Sequence[Candidate], scores: np.ndarray[tuple[int], np.dtype[np.float64]]
+    found: Sequence[Candidate],
+    scores: Scores,
+    *,
+    most: int,
+    share: float,
+    besides: Sequence[int],
 ) -> list[int]:
-    """Indices of the best few that do not repeat each other."""
+    """Indices of the best few, down to a ``share`` of the best score.
+
+    They do not repeat each other, nor what was chosen ``besides``.
+    """
     order = [int(index) for index in np.argsort(-scores, kind="stable")]
     best = float(scores[order[0]])
     chosen: list[int] = []
     for index in order:
-        if len(chosen) == _MAX_QUOTES or scores[index] < max(ABSTAIN_BELOW, _KEEP_FROM_BEST * best):
+        if len(chosen) == most or scores[index] < max(ABSTAIN_BELOW, share * best):
             break
         words = set(terms(found[index].text))
+        if any(words == set(terms(found[other].text)) for other in besides):
+            continue
         if all(_overlap(words, set(terms(found[other].text))) < _SAME_WORDS for other in chosen):
             chosen.append(index)
     return chosen
@@ -256,7 +281,7 @@ def _overlap(left: set[str], right: set[str]) -> float:
 
 def _quotes(
     found: Sequence[Candidate],
-    scores: np.ndarray[tuple[int], np.dtype[np.float64]],
+    scores: Scores,
     chosen: Sequence[int],
 ) -> list[Quote]:
     """Spans to quote: lists after their lead-in, whole small tables, neighbours in one piece.

@@ -175,8 +175,9 @@ class MessageSerializer(serializers.Serializer[Any]):
 class BranchMessageSerializer(MessageSerializer):
     siblings = serializers.ListField(
         child=serializers.UUIDField(),
-        help_text="All that stand in its place, oldest first: the edits of a question, the answers"
-        " to a question that was asked again.",
+        help_text="Those in its place, oldest first: the edits of a question, the answers to a"
+        " question that was asked again. One that failed before its first word is left out once"
+        " another answers.",
     )
 
 

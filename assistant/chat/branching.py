@@ -1,32 +1,45 @@
 """A conversation is a tree: an edited question and an answer made again stand beside the first.
 
-Nothing is ever written over. The branch that is shown, told by the API and given to the model is
-the way from the conversation's ``leaf`` up to its beginning.
+Nothing is ever written over. An answer that ended before its first word is not offered, though,
+where another one answers and nobody went on from it: people asked again because of it. The branch
+that is shown, told by the API and given to the model is the way from the conversation's ``leaf`` up
+to its beginning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
-from assistant.chat.models import Conversation, Message
+from django.db.models import Q
+
+from assistant.chat.models import AnswerStatus, Conversation, Message
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A message of a branch, and the ids of all that stand in its place, itself included."""
+    """A message of a branch, and the ids of those offered in its place, itself included."""
 
     message: Message
     siblings: tuple[UUID, ...]
 
 
+_BROKEN: Final = (AnswerStatus.STOPPED, AnswerStatus.INTERRUPTED, AnswerStatus.FAILED)
+
+
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """``parents`` of all messages, as they came; ``children`` under None begin the conversation."""
+    """``parents`` of all messages, as they came; ``children`` under None begin the conversation.
+
+    ``wordless`` have no text yet; ``broken`` are those of them that will not get any.
+    """
 
     parents: Mapping[UUID, UUID | None]
     children: Mapping[UUID | None, Sequence[UUID]]
+    wordless: Collection[UUID]
+    broken: Collection[UUID]
 
     def path(self, end: UUID | None) -> list[UUID]:
         """From the beginning to ``end``."""
@@ -36,16 +49,33 @@ class _Tree:
             end = self.parents[end]
         return way[::-1]
 
+    def offered(self, parent: UUID | None) -> list[UUID]:
+        """What can be gone on to below ``parent``."""
+        below = self.children.get(parent, ())
+        if all(message in self.wordless for message in below):
+            return list(below)
+        return [pk for pk in below if pk not in self.broken or pk in self.children]
+
     def siblings(self, message: UUID) -> tuple[UUID, ...]:
-        return tuple(self.children[self.parents[message]])
+        parent = self.parents[message]
+        offered = {message, *self.offered(parent)}
+        return tuple(pk for pk in self.children[parent] if pk in offered)
 
 
 def _tree(conversation: Conversation) -> _Tree:
-    parents = dict(conversation.messages.order_by("ordinal").values_list("pk", "parent_id"))
+    rows = conversation.messages.order_by("ordinal").annotate(is_wordless=Q(text=""))
+    parents: dict[UUID, UUID | None] = {}
     children: dict[UUID | None, list[UUID]] = {}
-    for message, parent in parents.items():
+    wordless: dict[UUID, str] = {}
+    for message, parent, status, is_wordless in rows.values_list(
+        "pk", "parent_id", "status", "is_wordless"
+    ):
+        parents[message] = parent
         children.setdefault(parent, []).append(message)
-    return _Tree(parents, children)
+        if is_wordless:
+            wordless[message] = status
+    broken = {message for message, status in wordless.items() if status in _BROKEN}
+    return _Tree(parents, children, wordless, broken)
 
 
 def branch_of(conversation: Conversation) -> list[Placed]:
@@ -58,21 +88,22 @@ def branch_of(conversation: Conversation) -> list[Placed]:
 
 def placed(message: Message) -> Placed:
     """One message of a conversation with those in its place."""
-    beside = message.conversation.messages.filter(parent=message.parent_id)
-    return Placed(message, tuple(beside.order_by("ordinal").values_list("pk", flat=True)))
+    return Placed(message, _tree(message.conversation).siblings(message.pk))
 
 
 def before(message: Message, *, limit: int) -> list[Message]:
     """The last ``limit`` messages that lead to this one, oldest first."""
+    if message.parent_id is None:
+        return []
     path = _tree(message.conversation).path(message.parent_id)[-limit:]
     rows = message.conversation.messages.in_bulk(path)
     return [rows[pk] for pk in path]
 
 
 def newest_below(message: Message) -> UUID:
-    """The end of the branch that goes on from ``message``, the newest where there are several."""
+    """The end of the branch that goes on from ``message``, the newest where several are offered."""
     tree = _tree(message.conversation)
     end: UUID = message.pk
-    while below := tree.children.get(end):
+    while below := tree.offered(end):
         end = below[-1]
     return end

@@ -103,6 +103,31 @@ def test_an_answer_made_again_stands_beside_the_first(reader: User) -> None:
     assert busy.value.code == "busy"
 
 
+def test_an_answer_that_failed_without_a_word_is_not_offered_beside_one_that_answers(
+    reader: User,
+) -> None:
+    conversation = Conversation.objects.create(user=reader)
+    failed = make_turn(conversation, question="one", status="failed", text="")
+    again = actions.ask_again(failed, user=reader)[1]
+    assert branching.placed(again).siblings == (failed.pk, again.pk), "it may fail too"
+    ended(again)
+    assert branching.placed(again).siblings == (again.pk,)
+    conversation.refresh_from_db()
+    assert branching.branch_of(conversation)[1].siblings == (again.pk,)
+    third = actions.ask_again(again, user=reader)[1]
+    Message.objects.filter(pk=third.pk).update(status=AnswerStatus.INTERRUPTED)
+    assert branching.placed(third).siblings == (again.pk, third.pk), "what is shown has its place"
+    question = failed.parent
+    assert question is not None
+    actions.choose_branch(question)
+    conversation.refresh_from_db()
+    assert conversation.leaf_id == again.pk
+    ended(actions.ask(conversation, content="two", user=reader, parent=third.pk)[1])
+    assert branching.placed(again).siblings == (again.pk, third.pk), "somebody went on from it"
+    Message.objects.filter(pk=failed.pk).update(text="Leave is")
+    assert failed.pk in branching.placed(again).siblings, "it has words"
+
+
 def test_another_model_is_kept_when_asked_again(reader: User, settings: Any) -> None:
     settings.LLM_BASE_URL = "http://127.0.0.1:9/v1"
     settings.LLM_MODEL = "small"

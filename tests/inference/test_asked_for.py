@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.asked_for import Kind, holds, kind_of
+from inference.asked_for import Kind, holds, kind_of, parts_of
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,33 @@ def test_the_question_word_says_what_is_asked_for(question: str, kind: Kind | No
 )
 def test_a_sentence_has_it_or_not(text: str, kind: Kind, question: str, expected: bool) -> None:
     assert holds(text, kind, question) is expected
+
+
+@pytest.mark.parametrize(
+    ("seam", "parts"),
+    [
+        (" and ", ["How many days of leave do I get", "whom do I tell when I am sick?"]),
+        (", and also ", ["How many days of leave do I get", "do I carry over old days?"]),
+        ("? ", ["How many days of leave do I get", "Whom do I tell when I am sick?"]),
+        (" und ", ["Wie viele Urlaubstage habe ich", "wem melde ich mich krank?"]),
+        (" et ", ["Combien de jours ai-je", "qui dois-je avertir ?"]),
+    ],
+)
+def test_questions_in_one_are_put_apart(seam: str, parts: list[str]) -> None:
+    assert parts_of(seam.join(parts)) == parts
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "When and where was Nikola Tesla born?",
+        "Who founded the company and when did it open?",
+        "Who lived in Paris and was crowned king of France?",
+        "The merger was between UPT and what network in 1954?",
+        "What is the rule on food and drink?",
+        "Since when, and why?",
+        "",
+    ],
+)
+def test_one_question_stays_whole(question: str) -> None:
+    assert parts_of(question) == [question]

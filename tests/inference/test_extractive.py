@@ -59,6 +59,28 @@ async def test_it_abstains_in_words(question: str) -> None:
     assert (text, finished.finish_reason) == (NO_ANSWER, "stop")
 
 
+async def test_each_part_of_a_question_gets_its_own_sentence() -> None:
+    leave = SourceText(
+        1,
+        "Leave",
+        "An example of annual leave: Ann and Bo tell each other when they go. Full-time employees"
+        " get thirty days of annual leave a year.",
+    )
+    sick = SourceText(2, "Illness", "Parking is free. Tell your manager when you are sick.")
+    question = "How many days of annual leave do I get and whom do I tell when I am sick?"
+    text, _ = await answer(question, leave, sick)
+    assert text == (
+        "Full-time employees get thirty days of annual leave a year. [1]\n\n"
+        "Tell your manager when you are sick. [2]"
+    )
+    # The part that the sources do not answer brings nothing.
+    text, _ = await answer(
+        "How many days of annual leave do I get and who won the chess tournament?", leave, sick
+    )
+    assert "thirty days" in text
+    assert "[2]" not in text
+
+
 async def test_no_sources_no_answer() -> None:
     engine = ExtractiveLLM(FakeEmbedder())
     events = await collect(engine.stream(request(question="When?", sources=())))
