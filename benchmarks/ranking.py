@@ -228,10 +228,13 @@ def main() -> None:
                 if figures["ours"] < max(figures["vector"], figures["keyword"]) - ALLOWED_LOSS:
                     lacking.append(name)
             if learnt is not None:
-                from assistant.retrieval.learning import learn
+                from assistant.retrieval.calibration import DEFAULTS
+                from assistant.retrieval.learning import errors_by_set, learn
 
                 calibrated = learn(learnt)
                 print(json.dumps(asdict(calibrated), default=str, indent=1))
+                for name, errors in errors_by_set(learnt, before=DEFAULTS.curve("hybrid")).items():
+                    print(name, errors)
     if lacking:
         sys.exit(f"More than {ALLOWED_LOSS} below the better arm: {', '.join(lacking)}.")
 

@@ -1,20 +1,25 @@
-"""The reranker's path with a cross-encoder that is trained here, and with one that knows.
+"""What rerankers do to ``search()``: one that is trained here, one that knows, one that guesses.
 
     SHARED_DATA=... python -m benchmarks.reranking [--sets ...] [--train N] [--questions N]
-        [--kept DIR] [--model DIR]
+        [--judged N] [--kept DIR] [--model DIR]
 
-No reranker's weights come as a package, so a small one is made of MiniLM's sentence encoder: a
-score is put on its first token and all of it trained for one pass over ``--train`` questions of
-each set, against the answer and three passages that ``search()`` ranks highly and that do not
-answer. It is saved, served by the house's own server (``/v1/rerank``) and asked by ``search()``,
-like any reranker. The questions that it is tested with are others; the passages are the same, so
-this shows that the path carries and what a weak model does to good rankings, not how good
-cross-encoders are. The second reranker is a script that has read the judgements: no order of the
-candidates is better than its.
+No reranker's weights come as a package, so a small cross-encoder is made of MiniLM's sentence
+encoder (``_cross_encoder``) and trained for one pass over ``--train`` questions of each set,
+against the answer and passages that ``search()`` ranks highly and that do not answer. It is saved,
+served by the house's own server (``/v1/rerank``) and asked by ``search()``, like any reranker. The
+second reranker is a script that has read the judgements: no order of the candidates is better. The
+third draws its scores by lot.
 
-Prints nDCG@10 of ``search()`` without a reranker, with the trained one and with the script, and the
-milliseconds that the reranker takes for a search. Ends with 1 when the script does not bring what
-it must (fewer than all judged candidates in front), or the trained one costs more than 0.01.
+Half of the documents of each set, by lot, are for training: questions that they answer, and they
+alone as wrong answers. Tests and calibration ask questions that only the other half answers, over
+all documents. So this shows what the path carries and what a small model adds on texts of the same
+kind that it has not seen, not how good cross-encoders are.
+
+Prints nDCG@10 of ``search()`` without a reranker, and for each: in the reranker's order alone, as
+it counts before anything is learnt of it, and after learning as ``manage.py calibrate`` does, from
+``--judged`` further questions; and the milliseconds that it takes for a search. Ends with 1 when
+the script does not bring what it must, the trained one costs more than 0.01, or the guessing one
+costs more than 0.05 before and 0.01 after calibration.
 """
 
 from __future__ import annotations
@@ -27,15 +32,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
+from zlib import crc32
 
 import httpx
 import numpy as np
 
-from assistant.embedded.commands import embedding_server
 from assistant.embedded.ports import free_port
 from assistant.embedded.processes import Program, spawn
 from benchmarks._database import running_database
@@ -45,9 +50,10 @@ from inference.embedding_models import resolve_model
 
 SETS = ("tatqa_dev", "xquad-en")
 ALLOWED_LOSS = 0.01
-NEGATIVES = 3
-_BATCH = 4
-_TOKENS = 192
+ALLOWED_LOSS_OF_GUESSES = 0.05
+NEGATIVES = 4
+# Wrong answers are drawn from so many of the best: the very best again and again teach less.
+_DRAWN_FROM = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +66,80 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A set on the site: its reader, its collection and its questions for each purpose."""
+    """A set on the site: its reader, its collection and its questions for each purpose.
+
+    ``names`` are the documents' ids by text, ``training`` those that training may see.
+    """
 
     name: str
     reader: Any
     collection: Any
+    names: dict[str, str]
+    training: frozenset[str]
     train: list[Asked]
+    judged: list[Asked]
     test: list[Asked]
 
 
-class Knowing:
-    """The Reranker Protocol by a script: what is in ``answers`` answers."""
+@dataclass
+class Scripted:
+    """The Reranker Protocol by a script; ``asked`` are the scores of the last question by text."""
 
-    model = "knows-the-judgements"
+    model: str
+    asked: dict[str, float] = field(default_factory=dict)
 
-    def __init__(self) -> None:
-        self.answers: set[str] = set()
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        raise NotImplementedError
 
     def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
-        return [float(text in self.answers) for text in texts]
+        scores = self.score(query, texts)
+        self.asked = dict(zip(texts, scores, strict=True))
+        return scores
 
     async def arerank(self, query: str, texts: Sequence[str]) -> list[float]:
         return self.rerank(query, texts)
 
 
+@dataclass
+class Knowing(Scripted):
+    """What is in ``answers`` answers."""
+
+    answers: set[str] = field(default_factory=set)
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        return [float(text in self.answers) for text in texts]
+
+
+class Guessing(Scripted):
+    """The same number for the same pair, and each as likely as the next."""
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        return [crc32(f"{query} | {text}".encode()) / 2**32 for text in texts]
+
+
+@dataclass
+class Trained(Scripted):
+    """What the server answers; each pair is asked once, and ``took`` are the milliseconds."""
+
+    client: Any = None
+    known: dict[tuple[str, str], float] = field(default_factory=dict)
+    took: list[float] = field(default_factory=list)
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        if not all((query, text) in self.known for text in texts):
+            started = time.perf_counter()
+            scores = self.client.rerank(query, texts)
+            self.took.append((time.perf_counter() - started) * 1000)
+            self.known.update(zip(((query, text) for text in texts), scores, strict=True))
+        return [self.known[query, text] for text in texts]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--train", type=int, default=300, help="questions of each set")
+    parser.add_argument("--train", type=int, default=400, help="questions of each set")
     parser.add_argument("--questions", type=int, default=150, help="tested ones of each set")
+    parser.add_argument("--judged", type=int, default=60, help="those that calibrate, of each set")
     parser.add_argument("--kept", type=Path, help="folder for vectors; default: made and removed")
     parser.add_argument("--model", type=Path, help="where the trained model is kept, or lies")
     given = parser.parse_args()
@@ -106,88 +157,70 @@ def main() -> None:
             ]
             model = given.model or folder / "model"
             if not (model / "config.json").is_file():
-                examples = [each for one in filled for each in training_examples(one)]
-                train(examples, model)
+                from benchmarks._cross_encoder import train
+
+                train([each for one in filled for each in training_examples(one)], model)
             with served(model, folder / "reranker.log") as base_url:
-                missed = [miss for one in filled for miss in tested(one, model, base_url)]
+                missed = list(tested(filled, model, base_url))
     for miss in missed:
         print(f"missed: {miss}")
     sys.exit(1 if missed else 0)
 
 
 def _filled(name: str, given: argparse.Namespace, kept: Path, embedder: KeptEmbedder) -> Filled:
+    from assistant.retrieval.models import Chunk
+
     judged = read_set(name, kept=kept, embedder=embedder)
     reader, collection = fill(judged)
+    lots = np.random.default_rng(7).permutation(sorted(judged.drafts))
+    training = frozenset(lots[::2].tolist())
     keys = np.random.default_rng(5).permutation(sorted(judged.questions))
     asked = [Asked(judged.questions[key], judged.grades[key]) for key in keys]
-    test = asked[: given.questions]
-    return Filled(name, reader, collection, asked[len(test) : len(test) + given.train], test)
+    unseen = [each for each in asked if not training & set(each.grades)]
+    texts = Chunk.objects.filter(collection_id=collection.pk)
+    return Filled(
+        name,
+        reader,
+        collection,
+        names={
+            text: name or "" for text, name in texts.values_list("text", "document__external_id")
+        },
+        training=training,
+        train=[each for each in asked if training >= set(each.grades)][: given.train],
+        judged=unseen[given.questions :][: given.judged],
+        test=unseen[: given.questions],
+    )
 
 
 def training_examples(filled: Filled) -> Iterator[tuple[str, list[str]]]:
     """Question, a text that answers it and NEGATIVES that do not, as ``search()`` finds them."""
     from assistant.retrieval import search
 
+    chance = np.random.default_rng(8)
     for asked in filled.train:
         found = search(
             asked.text,
             user=filled.reader,
             collections=[filled.collection.pk],
-            limit=20,
+            limit=40,
             rerank=False,
         ).passages
-        answers = [p.text for p in found if p.external_id in asked.grades]
-        others = [p.text for p in found if p.external_id not in asked.grades]
+        seen = [p for p in found if p.external_id in filled.training]
+        answers = [p.text for p in seen if p.external_id in asked.grades]
+        others = [p.text for p in seen if p.external_id not in asked.grades][:_DRAWN_FROM]
         if answers and len(others) >= NEGATIVES:
-            yield asked.text, [answers[0], *others[:NEGATIVES]]
-
-
-def train(examples: Sequence[tuple[str, list[str]]], folder: Path) -> None:
-    """One pass: among the texts of a question, the first shall win (softmax cross-entropy)."""
-    import torch
-    from sentence_transformers import CrossEncoder
-
-    torch.manual_seed(1)
-    encoder = CrossEncoder(
-        str(resolve_model().path), num_labels=1, max_length=_TOKENS, local_files_only=True
-    )
-    network, tokenizer = encoder.model, encoder.tokenizer
-    network.train()
-    steps = -(-len(examples) // _BATCH)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-5, weight_decay=0.01)
-    rising = max(1, steps // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda at: min((at + 1) / rising, max(0.0, (steps - at) / (steps - rising + 1)))
-    )
-    order = np.random.default_rng(6).permutation(len(examples))
-    started, losses = time.monotonic(), []
-    for step in range(steps):
-        some = [examples[at] for at in order[step * _BATCH : (step + 1) * _BATCH]]
-        pairs = [(query, text) for query, texts in some for text in texts]
-        features = tokenizer(
-            *map(list, zip(*pairs, strict=True)),
-            truncation=True, max_length=_TOKENS, padding=True, return_tensors="pt",
-        )  # fmt: skip
-        scores = network(**features).logits.view(len(some), -1)
-        loss = torch.nn.functional.cross_entropy(scores, torch.zeros(len(some), dtype=torch.long))
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        losses.append(loss.item())
-        if (step + 1) % 25 == 0 or step + 1 == steps:
-            print(f"  step {step + 1} of {steps}: loss {fmean(losses[-25:]):.3f}", flush=True)
-    network.eval()
-    encoder.save_pretrained(str(folder))
-    print(f"trained on {len(examples)} questions in {time.monotonic() - started:.0f} s", flush=True)
+            drawn = chance.choice(len(others), NEGATIVES, replace=False)
+            yield asked.text, [answers[0], *(others[at] for at in drawn)]
 
 
 @contextmanager
 def served(model: Path, log: Path) -> Iterator[str]:
     """The house's server with the model; yields the base URL of its API."""
     port = free_port()
-    command = embedding_server(sys.executable, host="127.0.0.1", port=port, reranker=str(model))
+    command = [
+        *(sys.executable, "-m", "benchmarks._cross_encoder", "--host", "127.0.0.1"),
+        *("--port", str(port), "--reranker", str(model)),
+    ]
     server = spawn(Program("embedding server", tuple(command), dict(os.environ), ROOT, log))
     try:
         base_url = f"http://127.0.0.1:{port}/v1"
@@ -208,61 +241,101 @@ def served(model: Path, log: Path) -> Iterator[str]:
         server.process.wait(timeout=60)
 
 
-def tested(filled: Filled, model: Path, base_url: str) -> Iterator[str]:
-    """Prints the line of a set; yields what was missed."""
-    from django.conf import settings
-
-    from assistant import engines
-    from assistant.documents.models import Document
-    from assistant.retrieval.models import Chunk
+def tested(sets: Sequence[Filled], model: Path, base_url: str) -> Iterator[str]:
+    """Prints a table for each set; yields what was missed."""
+    from assistant.retrieval import calibration, spaces
     from inference.reranker import HTTPReranker
 
-    settings.RERANKER_TIMEOUT_SECONDS = 60
-    trained = HTTPReranker(base_url, str(model), timeout=60)
-    knowing = Knowing()
-    names = {
-        row.pk: row.external_id for row in Document.objects.filter(collection=filled.collection)
-    }
-    texts: dict[str, set[str]] = {}
-    for chunk in Chunk.objects.filter(collection_id=filled.collection.pk):
-        texts.setdefault(names[chunk.document_id] or "", set()).add(chunk.text)
-    found: dict[str, list[float]] = {}
-    took: list[float] = []
-    behind = 0
-    for asked in filled.test:
-        knowing.answers = set().union(*(texts.get(name, set()) for name in asked.grades))
-        for way, reranker in (("without", None), ("trained", trained), ("knowing", knowing)):
-            engines.reranker = lambda reranker=reranker: reranker  # type: ignore[assignment]
-            ranking, timings = _ranking(asked, filled, rerank=reranker is not None)
-            found.setdefault(way, []).append(_ndcg(ranking, asked))
-            if way == "trained":
-                took.append(timings["rerank"])
-            if way == "knowing" and set(ranking) & set(asked.grades):
-                behind += ranking[0] not in asked.grades
-    figures = {way: fmean(values) for way, values in found.items()}
-    print(
-        f"{filled.name:12} nDCG@10 without {figures['without']:.4f}, trained"
-        f" {figures['trained']:.4f}, knowing {figures['knowing']:.4f}; the trained one takes"
-        f" {median(took):.0f} ms of a search",
-        flush=True,
+    rerankers = (
+        Trained("trained", client=HTTPReranker(base_url, str(model), timeout=60)),
+        Knowing("knowing"),
+        Guessing("guessing"),
     )
-    if behind or figures["knowing"] < figures["without"]:
-        yield f"{filled.name}: {behind} questions whose judged candidate was not put first"
-    if figures["trained"] < figures["without"] - ALLOWED_LOSS:
-        yield f"{filled.name}: the trained reranker costs more than {ALLOWED_LOSS}"
+    calibration.clear(space=spaces.active())
+    before = {one.name: _measured(one, rerankers) for one in sets}
+    print("learnt from judged questions, of which the best passage answers:")
+    for reranker in rerankers:
+        learnt, helped = _calibrated(sets, reranker)
+        print(
+            f"  {reranker.model}: {helped.without:.3f} without, {helped.reranked:.3f} with; its log"
+            f" odds count {learnt.curve('reranked').reranked:.3f}",
+            flush=True,
+        )
+        calibration.store(learnt, space=spaces.active(), reranker=reranker.model)
+    after = {one.name: _measured(one, rerankers) for one in sets}
+    for one in sets:
+        plain = before[one.name]["", "search"]
+        print(f"{one.name}: {len(one.test)} questions, nDCG@10 without a reranker {plain:.4f}")
+        print(f"  {'':10}{'alone':>10}{'default':>10}{'calibrated':>12}")
+        for reranker in rerankers:
+            name = reranker.model
+            alone, first = before[one.name][name, "alone"], before[one.name][name, "search"]
+            last = after[one.name][name, "search"]
+            print(f"  {name:10}{alone:10.4f}{first:10.4f}{last:12.4f}", flush=True)
+            if name == "knowing" and min(first, last) < alone - ALLOWED_LOSS:
+                yield f"{one.name}: what the script knows does not come first"
+            allowed = ALLOWED_LOSS_OF_GUESSES if name == "guessing" else ALLOWED_LOSS
+            if first < plain - allowed or last < plain - ALLOWED_LOSS:
+                yield f"{one.name}: the {name} reranker costs more than it may"
+    print(f"the trained one takes {median(rerankers[0].took):.0f} ms of a search")
 
 
-def _ranking(asked: Asked, filled: Filled, *, rerank: bool) -> tuple[list[str], dict[str, float]]:
+def _measured(filled: Filled, rerankers: Sequence[Scripted]) -> dict[tuple[str, str], float]:
+    """Mean nDCG@10 by reranker ("" is none), of the search and of the reranker's order alone."""
+    from assistant import engines
+
+    found: dict[tuple[str, str], list[float]] = {}
+    for asked in filled.test:
+        found.setdefault(("", "search"), []).append(_ndcg(_ranking(asked, filled), asked))
+        for reranker in rerankers:
+            _tell(reranker, filled, asked)
+            reranker.asked = {}
+            engines.reranker = lambda reranker=reranker: reranker  # type: ignore[assignment]
+            ranking = _ranking(asked, filled, rerank=True)
+            found.setdefault((reranker.model, "search"), []).append(_ndcg(ranking, asked))
+            order = sorted(reranker.asked, key=lambda text: -reranker.asked[text])
+            alone = list(dict.fromkeys(filled.names[text] for text in order))
+            found.setdefault((reranker.model, "alone"), []).append(_ndcg(alone, asked))
+    return {key: fmean(values) for key, values in found.items()}
+
+
+def _calibrated(sets: Sequence[Filled], reranker: Scripted) -> tuple[Any, Any]:
+    """What ``manage.py calibrate`` would learn from the questions that are for it."""
+    from assistant.retrieval import learning, searching
+
+    examples: list[Any] = []
+    for filled in sets:
+        for asked in filled.judged:
+            _tell(reranker, filled, asked)
+            arms, documents = searching.arms(
+                asked.text, user=filled.reader, collections=[filled.collection.pk]
+            )
+            examples += learning.examples(
+                filled.name,
+                arms,
+                documents=documents,
+                relevant=set(asked.grades),
+                reranked=learning.log_odds_of(reranker, asked.text, arms),
+            )
+    return learning.learn_with_reranker(examples, plain=learning.learn(examples))
+
+
+def _tell(reranker: Scripted, filled: Filled, asked: Asked) -> None:
+    if isinstance(reranker, Knowing):
+        reranker.answers = {text for text, name in filled.names.items() if name in asked.grades}
+
+
+def _ranking(asked: Asked, filled: Filled, *, rerank: bool = False) -> list[str]:
     from assistant.retrieval import search
 
-    result = search(
+    found = search(
         asked.text,
         user=filled.reader,
         collections=[filled.collection.pk],
         limit=40,
         rerank=rerank,
-    )
-    return list(dict.fromkeys(p.external_id or "" for p in result.passages)), result.timings_ms
+    ).passages
+    return list(dict.fromkeys(p.external_id or "" for p in found))
 
 
 def _ndcg(ranking: Sequence[str], asked: Asked) -> float:

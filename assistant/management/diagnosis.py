@@ -19,7 +19,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from assistant import engines
-from assistant.retrieval import row_security, spaces
+from assistant.retrieval import calibration, reranking, row_security, spaces
 from inference.types import EngineError
 from ingestion import sandbox_site, workers
 from ingestion.models import OPEN_STATUSES, IngestionJob, OutboxEntry
@@ -238,8 +238,25 @@ def _reranker(name: str) -> Finding:
     reranker = engines.reranker()
     if reranker is None:
         return Finding(name, "ok", "none is configured")
-    scores = reranker.rerank("water", ["a river", "a stone"])
-    return Finding(name, "ok", f"{reranker.model}, {len(scores)} of 2 texts scored")
+    if not calibration.current(spaces.active(), reranker.model).has_use_for_reranker:
+        return Finding(
+            name,
+            "warning",
+            f"{reranker.model} is not asked: judged questions showed that it does not help",
+            "Unset RERANKER_MODEL, or set another one and run `manage.py calibrate`.",
+        )
+    asked = len(reranking.PROBES)
+    right = reranking.probed(reranker)
+    found = f"{reranker.model} finds the answers of {right} of {asked} plain questions"
+    if right < reranking.PROBES_TO_PASS:
+        return Finding(
+            name,
+            "warning",
+            f"{found}: hardly better than by chance",
+            "Check that RERANKER_MODEL is a reranking model; `manage.py evaluate DIR --compare"
+            " hybrid,hybrid+rerank` measures what it does to your questions.",
+        )
+    return Finding(name, "ok", found)
 
 
 def _disk(name: str) -> Finding:

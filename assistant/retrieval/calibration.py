@@ -5,13 +5,18 @@ stands out from the other candidates, how the arms were weighted, and which shar
 rare words the best passage holds; with a reranker, its score too. Platt, "Probabilistic Outputs for
 Support Vector Machines" (1999). ``manage.py calibrate`` learns the curves from judged questions,
 half of which have everything that answers taken away; a site that never ran it has ``DEFAULTS``.
+
+A reranker has a say, never the last word: passages stand in the order of these chances, to which
+its log odds add. How much they count is learnt too, and nothing where they do not help. Until then
+it is ``TRUST``: enough for a sure reranker to lift what the fusion has far down, too little for one
+that guesses to undo what both arms agree on (``benchmarks/reranking.py`` measures both).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from statistics import fmean
 from time import monotonic
@@ -22,6 +27,9 @@ from assistant.retrieval.models import Calibration, EmbeddingSpace
 CurveName = Literal["hybrid", "vector", "keyword", "reranked"]
 # How many candidates the best is compared with.
 RIVALS: Final = 10
+# What a reranker's log odds count beside the fusion's, before anything is learnt of it.
+TRUST: Final = 0.25
+_MOST_LOG_ODDS: Final = 10.0
 _KEPT_SECONDS: Final = 30.0
 _NO_CHANCE: Final = 0.001
 
@@ -56,15 +64,16 @@ class Curve:
     covered: float
     reranked: float = 0.0
 
-    def chance(self, score: float, evidence: Evidence, reranked: float = 0.0) -> float:
-        """Rises with ``score`` where score + margin is positive, and with ``reranked``."""
+    def chance(self, score: float, evidence: Evidence, log_odds: float = 0.0) -> float:
+        """Rises with ``score`` where score + margin is positive, and with the reranker's
+        ``log_odds``."""
         logit = (
             self.bias
             + self.score * score
             + self.margin * (score - evidence.rivals)
             + self.weight * evidence.weight
             + self.covered * evidence.covered
-            + self.reranked * log_odds(reranked)
+            + self.reranked * log_odds
         )
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
 
@@ -97,7 +106,14 @@ class Calibrated:
     made_at: datetime | None = None
 
     def curve(self, name: CurveName) -> Curve:
+        if name == "reranked" and name not in self.curves:
+            return replace(self.curve("hybrid"), reranked=TRUST)
         return self.curves.get(name) or DEFAULTS.curves[name]
+
+    @property
+    def has_use_for_reranker(self) -> bool:
+        """False where judged questions showed that it does not help."""
+        return self.curve("reranked").reranked > 0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -106,12 +122,13 @@ class Calibrated:
         }
 
 
-def log_odds(score: float) -> float:
-    """Of a reranker's score: rerankers give probabilities or, outside 0 to 1, log odds."""
-    if not 0 <= score <= 1:
-        return max(-10.0, min(10.0, score))
-    score = min(max(score, 1e-4), 1 - 1e-4)
-    return math.log(score / (1 - score))
+def log_odds(scores: Sequence[float]) -> list[float]:
+    """Of a reranker's scores for one question: they are probabilities, or log odds where one of
+    them lies outside 0 to 1."""
+    if all(0 <= score <= 1 for score in scores):
+        certain = (min(max(score, 1e-4), 1 - 1e-4) for score in scores)
+        return [math.log(score / (1 - score)) for score in certain]
+    return [max(-_MOST_LOG_ODDS, min(_MOST_LOG_ODDS, score)) for score in scores]
 
 
 # Learnt from 6,900 questions of xquad (en, de, ar, zh), tatqa_dev and chroma_chunking_eval with
@@ -122,7 +139,6 @@ DEFAULTS: Final = Calibrated(
         "hybrid": Curve(bias=-2.721, score=0.663, margin=10.619, weight=-3.775, covered=0.809),
         "vector": Curve(bias=-2.278, score=2.914, margin=10.917, weight=-2.258, covered=0.0),
         "keyword": Curve(bias=-2.732, score=-1.702, margin=9.847, weight=0.0, covered=0.253),
-        "reranked": Curve(bias=0.0, score=0.0, margin=0.0, weight=0.0, covered=0.0, reranked=1.0),
     },
     threshold=0.05,
     false_answers=0.815,
@@ -147,12 +163,17 @@ _kept: dict[tuple[int | None, str], tuple[float, Calibrated]] = {}
 
 
 def current(space: EmbeddingSpace | None, reranker: str = "") -> Calibrated:
-    """What holds for this model and reranker; looked up at most every half minute."""
+    """What holds for this model and reranker; looked up at most every half minute.
+
+    What was learnt without a reranker holds for one of which nothing was learnt.
+    """
     key = (space.pk if space else None, reranker)
     kept = _kept.get(key)
     if kept is None or monotonic() - kept[0] > _KEPT_SECONDS:
         row = (
-            Calibration.objects.filter(space=space, reranker=reranker).order_by("-made_at").first()
+            Calibration.objects.filter(space=space, reranker__in={"", reranker})
+            .order_by("-reranker", "-made_at")
+            .first()
         )
         kept = _kept[key] = (monotonic(), _read(row) if row else DEFAULTS)
     return kept[1]

@@ -17,6 +17,7 @@ import numpy as np
 
 _OFTEN_BITS: Final = 6
 _MOST_OFTEN: Final = (1 << _OFTEN_BITS) - 1
+_LOWER_BITS: Final = (1 << 16) - 1
 _TERM: Final = re.compile(r"('(?:[^'\\]|''|\\\\)*')(?::([\d,ABCD]+))?")
 
 
@@ -60,8 +61,14 @@ class Frequencies:
         A term is the codes of the lexemes it may be indexed as.
         """
         found = np.zeros((self.chunks, len(terms)))
+        # One look at the lower bits of each code leaves few to be compared with every term.
+        is_likely = np.zeros(_LOWER_BITS + 1, dtype=bool)
+        lower = [wanted & _LOWER_BITS for alternatives in terms for wanted in alternatives]
+        is_likely[lower] = True
+        likely = np.flatnonzero(is_likely[self._codes & _LOWER_BITS])
+        codes, often, owners = self._codes[likely], self._often[likely], self._owners[likely]
         for column, alternatives in enumerate(terms):
             for wanted in alternatives:
-                hits = np.flatnonzero(self._codes == wanted)
-                found[self._owners[hits], column] += self._often[hits]
+                hits = np.flatnonzero(codes == wanted)
+                found[owners[hits], column] += often[hits]
         return found

@@ -19,6 +19,16 @@ from inference.types import EngineError, Reranker
 
 logger = logging.getLogger(__name__)
 
+# Questions with their answers. Who guesses finds one of six; four or more, one time in a hundred.
+PROBES: Final = (
+    ("When does the canteen open?", "Lunch is served in the canteen from 11:30 to 14:00."),
+    ("How do I reset my password?", "Choose a new password on the sign-in page under Forgotten."),
+    ("Who approves business trips?", "Travel has to be approved by the head of department."),
+    ("What is the capital of France?", "Paris is the capital and largest city of France."),
+    ("How long is the warranty?", "The manufacturer's warranty covers defects for two years."),
+    ("Why is the sky blue?", "Air scatters blue light of the sun more than red light."),
+)
+PROBES_TO_PASS: Final = 4
 _FAILURES: Final = 3
 _REST_SECONDS: Final = 30.0
 
@@ -53,6 +63,10 @@ class _Breaker:
 
 
 _breaker = _Breaker()
+USELESS: Final = (
+    "Judged questions showed that the reranker does not help; it is not asked. Another one may:"
+    " see RERANKER_MODEL."
+)
 _RESTING: Final = Reranked(note="The reranker failed several times and is left alone for a while.")
 
 
@@ -80,6 +94,19 @@ async def arerank(reranker: Reranker, query: str, texts: Sequence[str]) -> Reran
             f"The reranker took longer than {settings.RERANKER_TIMEOUT_SECONDS} seconds. Results"
             " are shown in the order of the search."
         )
+
+
+def probed(reranker: Reranker) -> int:
+    """For how many of ``PROBES`` the best of all their answers is the right one.
+
+    Raises EngineError.
+    """
+    answers = [answer for _, answer in PROBES]
+    right = 0
+    for at, (question, _) in enumerate(PROBES):
+        scores = reranker.rerank(question, answers)
+        right += all(scores[at] > score for other, score in enumerate(scores) if other != at)
+    return right
 
 
 def reset() -> None:

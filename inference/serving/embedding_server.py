@@ -448,9 +448,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shelf = Shelf(model, batcher_for)
     first = shelf.first.batcher
     folder: Path | None = arguments.reranker
-    reranker = folder and ServedReranker(
-        folder, lambda: load_cross_encoder(folder, threads=max(1, cores // workers))
-    )
+    reranker = folder and ServedReranker(folder, lambda: load_cross_encoder(folder, threads=cores))
     service = EmbeddingService(shelf, api_key=api_key, reranker=reranker or None)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -469,7 +467,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.error("Could not load %s: %s", model.source, error)
             server.should_exit = True
 
+    def say_when_unusable(ready: Future[Any]) -> None:
+        if error := ready.exception():
+            logger.error("Could not load the reranker %s: %s", folder, error)
+
     first.ready.add_done_callback(stop_when_unusable)
+    if reranker:
+        reranker.batcher.ready.add_done_callback(say_when_unusable)
     server.run()
     failed = shelf.first.state == "failed"
     return 1 if failed or not server.started else 0

@@ -12,13 +12,24 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
+from assistant import engines
 from assistant.management.commands.evaluate import _collection, _index
 from assistant.retrieval import calibration, spaces
 from assistant.retrieval.calibration import Calibrated
 from assistant.retrieval.evaluation import read_jsonl, read_judgements
-from assistant.retrieval.learning import Example, examples, learn
+from assistant.retrieval.learning import (
+    Errors,
+    Example,
+    Help,
+    errors_by_set,
+    examples,
+    learn,
+    learn_with_reranker,
+    log_odds_of,
+)
 from assistant.retrieval.searching import arms
 from assistant.users.models import User
+from inference.types import EngineError, Reranker
 
 
 class Command(BaseCommand):
@@ -54,21 +65,39 @@ class Command(BaseCommand):
         share: float | None = options["false_answers"]
         if share is not None and not 0 < share < 1:
             raise CommandError("--false-answers is a share between 0 and 1.")
+        reranker = engines.reranker()
         found: list[Example] = []
         for folder in options["folders"]:
-            found += self._examples(folder, most=options["questions"], quiet=options["json"])
+            found += self._examples(
+                folder, reranker, most=options["questions"], quiet=options["json"]
+            )
         try:
-            learnt = learn(found, false_answers=share)
+            plain = learn(found, false_answers=share)
+            before = calibration.current(spaces.active()).curve("hybrid")
+            errors = errors_by_set(found, before=before)
+            reranked = reranker and learn_with_reranker(found, plain=plain, false_answers=share)
         except ValueError as error:
             raise CommandError(str(error)) from None
         if not options["dry_run"]:
-            calibration.store(learnt, space=spaces.active(), reranker="")
+            calibration.store(plain, space=spaces.active(), reranker="")
+            if reranker and reranked:
+                calibration.store(reranked[0], space=spaces.active(), reranker=reranker.model)
         if options["json"]:
-            self.stdout.write(json.dumps(asdict(learnt), default=str))
-        else:
-            self._print(learnt)
+            by_set = {name: asdict(each) for name, each in errors.items()}
+            printed = {**asdict(plain), "errors": by_set}
+            if reranked:
+                printed["reranked"] = {**asdict(reranked[0]), **asdict(reranked[1])}
+            self.stdout.write(json.dumps(printed, default=str))
+            return
+        self._print(plain)
+        self._print_errors(errors)
+        if reranker and reranked:
+            self.stdout.write(f"\nWith the reranker {reranker.model}:")
+            self._print_reranked(*reranked)
 
-    def _examples(self, folder: Path, *, most: int, quiet: bool) -> Iterator[Example]:
+    def _examples(
+        self, folder: Path, reranker: Reranker | None, *, most: int, quiet: bool
+    ) -> Iterator[Example]:
         for name in ("corpus.jsonl", "queries.jsonl", "qrels.tsv"):
             if not (folder / name).is_file():
                 raise CommandError(f"{folder} has no {name}; it is not a BEIR-layout folder.")
@@ -83,16 +112,46 @@ class Command(BaseCommand):
         rows = rows[:: max(1, len(rows) // most)][:most]
         for row in tqdm(rows, desc=f"asking {name}", disable=quiet or None):
             candidates, documents = arms(row["text"], user=actor, collections=[collection.pk])
+            try:
+                odds = log_odds_of(reranker, row["text"], candidates) if reranker else None
+            except EngineError as error:
+                raise CommandError(f"{error.detail} Nothing was learnt.") from None
             yield from examples(
-                name, candidates, documents=documents, relevant=set(judgements[row["_id"]])
+                name,
+                candidates,
+                documents=documents,
+                relevant=set(judgements[row["_id"]]),
+                reranked=odds,
             )
+
+    def _print_errors(self, errors: dict[str, Errors]) -> None:
+        """How far a set stands apart from the others shows in the last column."""
+        write = self.stdout.write
+        write(f"{'of which':24} {'until now':>10} {'learnt':>8} {'from other sets':>16}")
+        for name, each in errors.items():
+            other = "" if each.other_sets is None else f"{each.other_sets:.3f}"
+            write(f"  {name:22} {each.before:10.3f} {each.other_questions:8.3f} {other:>16}")
+
+    def _print_reranked(self, learnt: Calibrated, helped: Help) -> None:
+        write = self.stdout.write
+        write(
+            f"the best passage answers {helped.without:.1%} of the questions without it,"
+            f" {helped.reranked:.1%} with it"
+        )
+        if learnt.has_use_for_reranker:
+            self._print(learnt)
+        else:
+            write("It does not help here and is not asked from now on. Unset RERANKER_MODEL, or")
+            write("set another one and calibrate again.")
 
     def _print(self, learnt: Calibrated) -> None:
         write = self.stdout.write
         write("chance given   did answer   passages")
         for each in learnt.bins:
             write(f"{each.predicted:12.2f} {each.observed:12.2f} {each.count:10,}")
-        write(f"expected calibration error, on what was not learnt from: {learnt.ece:.3f}")
+        write(
+            f"expected calibration error, on questions that were not learnt from: {learnt.ece:.3f}"
+        )
         write(
             f"threshold {learnt.threshold:.3f}: passed by {learnt.answered:.1%} of the questions"
             f" with an answer and {learnt.false_answers:.1%} of those without"

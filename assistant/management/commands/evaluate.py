@@ -172,6 +172,12 @@ class Command(BaseCommand):
                 f" (95 % from {difference.low:+.4f} to {difference.high:+.4f},"
                 f" p = {difference.p:.3g}, {difference.queries} queries)"
             )
+            is_about_it = run.configuration == "hybrid+rerank" != first.configuration
+            if is_about_it and difference.mean < 0:
+                self.stdout.write(
+                    "  The reranker lowers it: `manage.py calibrate` on judged questions learns how"
+                    " much its word counts, or unset RERANKER_MODEL."
+                )
             for loss in difference.losses:
                 text = " ".join(queries.get(loss.query, "").split())[:70]
                 self.stdout.write(f"  {loss.before:.3f} -> {loss.after:.3f}  {loss.query}  {text}")
