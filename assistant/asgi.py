@@ -19,7 +19,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assistant.settings")
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
-from django.db import DatabaseError
+from django.core.signals import request_started
+from django.db import DatabaseError, close_old_connections, reset_queries
 from starlette.staticfiles import StaticFiles
 
 logger = logging.getLogger(__name__)
@@ -178,6 +179,10 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 def _settle() -> None:
     """What is loaded stays: nobody looks through it for garbage again and again."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    # Threads here give connections back after every call (assistant.database): looking for old
+    # ones would cost each request a thread of its own.
+    request_started.disconnect(close_old_connections)
+    request_started.disconnect(reset_queries)
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+from psycopg import ClientCursor, Connection, Cursor, IsolationLevel
+from psycopg.pq import TransactionStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,18 +26,52 @@ def release_connection() -> None:
 
 
 @contextmanager
-def snapshot() -> Iterator[None]:
+def snapshot() -> Iterator[bool]:
     """Several reads of one moment: what others commit meanwhile is seen by none or by all.
 
-    Inside an open transaction that transaction's own isolation holds.
+    Inside an open transaction that transaction's own isolation holds. Yields whether it is one of
+    its own, which ends with the block.
     """
     if connection.in_atomic_block:
-        yield
+        yield False
         return
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        yield
+    connection.ensure_connection()
+    raw = cast("Connection[Any]", connection.connection)
+    # Said with BEGIN: a statement of its own would be a way to the server and back.
+    with connection.wrap_database_errors:
+        raw.isolation_level, raw.read_only = IsolationLevel.REPEATABLE_READ, True
+    try:
+        with transaction.atomic():
+            yield True
+    finally:
+        if raw.info.transaction_status == TransactionStatus.IDLE:
+            raw.isolation_level = raw.read_only = None
+
+
+class _ServerCursor(Cursor[Any]):
+    """Parameters travel beside the statement, rows come as PostgreSQL holds them."""
+
+    prepare: bool | None = None
+
+    def mogrify(self, query: str, params: Mapping[str, Any] | None = None) -> str:
+        """The statement as Django's own cursors would send it."""
+        return ClientCursor(self.connection).mogrify(query, params)
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        return super().execute(query, params, prepare=self.prepare, binary=True, **options)
+
+
+def server_cursor(*, is_planned_once: bool = True) -> CursorWrapper:
+    """A cursor for hot statements, one at a time, whose parameters have a type where they stand.
+
+    PostgreSQL plans a statement once for each connection of the pool, unless its best plan depends
+    on the parameters: planning under row-level security takes longer than running. And half a
+    megabyte of bytes would be a megabyte as text, written and read digit by digit.
+    """
+    connection.ensure_connection()
+    cursor = _ServerCursor(cast("Connection[Any]", connection.connection))
+    cursor.prepare = None if is_planned_once else False
+    return connection.make_cursor(cast("CursorWrapper", cursor))
 
 
 def in_database(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:

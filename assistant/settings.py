@@ -248,6 +248,8 @@ def _database() -> dict[str, Any]:
             "timeout": 10,
             "reconnect_timeout": 2,
         }
+        # Behind PgBouncer, which switches the pool off, nothing is prepared.
+        options["prepare_threshold"] = 5
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": parts.get("dbname", "assistant"),

@@ -30,6 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import httpx
 import psycopg
 
@@ -119,18 +120,23 @@ def question(number: int) -> str:
 async def over_rest(site: Site, searchers: int, seconds: float) -> Ran:
     ran = Ran()
     numbers = itertools.count()
-    limits = httpx.Limits(max_connections=searchers, max_keepalive_connections=searchers)
     headers = {"Authorization": site.api.headers["Authorization"]}
-    async with httpx.AsyncClient(
-        base_url=str(site.api.base_url), headers=headers, limits=limits, timeout=120
+    # The questioners share the processors with the site: httpx would take 6 ms for each search.
+    async with aiohttp.ClientSession(
+        base_url=str(site.api.base_url),
+        headers=headers,
+        connector=aiohttp.TCPConnector(limit=searchers),
+        timeout=aiohttp.ClientTimeout(total=120),
+        raise_for_status=True,
     ) as client:
         started = time.perf_counter()
 
         async def searcher() -> None:
             while time.perf_counter() - started < seconds:
                 asked = time.perf_counter()
-                answer = await client.post("search/", json={"query": question(next(numbers))})
-                timings = answer.raise_for_status().json()["timings_ms"]
+                body = {"query": question(next(numbers))}
+                async with client.post("search/", json=body) as answer:
+                    timings = (await answer.json())["timings_ms"]
                 ran.took.append((time.perf_counter() - asked) * 1000)
                 for stage, value in timings.items():
                     ran.stages.setdefault(stage, []).append(value)

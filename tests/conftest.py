@@ -70,6 +70,7 @@ django.setup()
 from django.test import Client  # noqa: E402
 
 from assistant import engines  # noqa: E402
+from assistant.retrieval import spaces  # noqa: E402
 from assistant.users.models import ApiToken, User  # noqa: E402
 from inference.fakes import FakeEmbedder, FakeLLM  # noqa: E402
 
@@ -133,6 +134,7 @@ def no_network() -> Iterator[None]:
 def fresh_engines() -> Iterator[None]:
     """No client of one test lives on in the next."""
     engines.reset()
+    spaces.forget()
     yield
     engines.reset()
 

@@ -187,9 +187,7 @@ class SearchView(AsyncAPIView):
     )
     async def post(self, request: Request) -> Response:
         """The passages that answer a query best, best first; several of one document may come."""
-        body = SearchBody(data=request.data)
-        body.is_valid(raise_exception=True)
-        sent = body.validated_data
+        sent = SearchBody.read(request.data)
         found, understood = await asearch_understanding(
             sent["query"],
             user=self.person,

@@ -101,22 +101,26 @@ def fuse(
     """
     weight = _weight(coverage) if len(by) > 1 else float("vector" in by)
     reasons = [_reason(coverage)] if len(by) > 1 else []
-    nearness = {item.chunk_id: _above(item.score, floor) for item in vector}
     possible = max(keyword.possible, 1e-9)
-    share = {item.chunk_id: item.score / possible for item in keyword.ranked}
+    nearness = {chunk: (cosine - floor) / (1 - floor) for chunk, cosine in vector}
+    share = {chunk: score / possible for chunk, score in keyword.ranked}
     farthest = min(nearness.values(), default=0.0)
     if len(by) > 1 and not vector:
         weight, reasons = 0.0, ["No vector is there to compare with."]
     elif len(by) > 1 and not keyword.ranked:
         reasons.append("No text holds a word of the question.")
-    scored = [
-        Ranked(
-            chunk_id,
-            weight * nearness.get(chunk_id, farthest) + (1 - weight) * share.get(chunk_id, 0.0),
-        )
-        for chunk_id in nearness | share
+    by_words = 1 - weight
+    sums = [
+        (-(weight * near + by_words * share.get(chunk, 0.0)), chunk)
+        for chunk, near in nearness.items()
     ]
-    scored.sort(key=lambda item: (-item.score, item.chunk_id))
+    sums += [
+        (-(weight * farthest + by_words * score), chunk)
+        for chunk, score in share.items()
+        if chunk not in nearness
+    ]
+    sums.sort()
+    scored = [Ranked(chunk, -negated) for negated, chunk in sums]
     covered = keyword.covered.get(scored[0].chunk_id, 0.0) / possible if scored else 0.0
     return Fused(
         ranking=scored,
@@ -152,10 +156,6 @@ def merge(rankings: Sequence[Sequence[Ranked]]) -> list[Ranked]:
         lowest = min(lowest, scores[chunk_id])
         merged.append(Ranked(chunk_id, lowest))
     return merged
-
-
-def _above(cosine: float, floor: float) -> float:
-    return (cosine - floor) / (1 - floor)
 
 
 def _weight(coverage: float) -> float:

@@ -17,14 +17,14 @@ section 3.4).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import log
 from typing import Any, Final
 
 import numpy as np
-from django.db import connection
 
+from assistant.database import server_cursor
 from assistant.retrieval import statistics
 from assistant.retrieval.analysis import Question, Term, terms_of_question
 from assistant.retrieval.frequencies import Frequencies, pack
@@ -60,13 +60,15 @@ class Matches:
     """``ranked`` is best first. ``possible`` is the idf of all scored terms together.
 
     ``covered`` is the idf of those of them that each ranked chunk holds. ``quoted``: words stood
-    in quotes, and each ranked chunk has them word for word.
+    in quotes, and each ranked chunk has them word for word. ``visible`` is how many chunks the
+    reader may see, filters apart, where they were few enough to be counted.
     """
 
     ranked: list[Ranked] = field(default_factory=list)
     possible: float = 0.0
     covered: dict[int, float] = field(default_factory=dict)
     quoted: bool = False
+    visible: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,9 @@ def best_matches(query: str, *, scope: Scope, limit: int) -> Matches:
     """
     sample = statistics.draw(scope)
     question = terms_of_question(query, languages=sample.languages, limit=MAX_TERMS)
+    visible = sample.size if sample.frequencies is None else None
     if not question.terms or not sample.size:
-        return Matches()
+        return Matches(visible=visible)
     if sample.frequencies is None:
         plan = _all_of(question.terms[:EXACT_TERMS], within=scope.seeking("c.collection_id"))
     else:
@@ -107,7 +110,7 @@ def best_matches(query: str, *, scope: Scope, limit: int) -> Matches:
         # The plan was made for all that is visible, and the filters leave little of it.
         plan = _all_of(question.terms[:EXACT_TERMS], within=scope.filtering("c.collection_id"))
         found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
-    return found
+    return replace(found, visible=visible)
 
 
 def _all_of(terms: Sequence[Term], *, within: str) -> _Plan:
@@ -192,10 +195,11 @@ def _scored(
     covered = held @ idf
     order = np.lexsort((ids, -scores))
     order = _live(order[scores[order] > 0], ids, scope=scope, limit=limit)
+    best = ids[order].tolist()
     return Matches(
-        ranked=[Ranked(int(ids[at]), float(scores[at])) for at in order],
+        ranked=[Ranked(*each) for each in zip(best, scores[order].tolist(), strict=True)],
         possible=float(idf.sum()),
-        covered={int(ids[at]): float(covered[at]) for at in order},
+        covered=dict(zip(best, covered[order].tolist(), strict=True)),
         quoted=bool(question.phrases and len(order)),
     )
 
@@ -231,7 +235,8 @@ def _candidates(plan: _Plan, question: Question, scope: Scope) -> _Candidates:
         params[f"start_{column}"] = plan.terms[column].term.query
     inner = [f", {_frequency(f'%(start_{i})s::tsquery')} AS start_{i}" for i in starting]
     outer = [f", string_agg(int4send(found.start_{i}), '')" for i in starting]
-    with connection.cursor() as cursor:
+    # Which index serves depends on how common the words are.
+    with server_cursor(is_planned_once=False) as cursor:
         cursor.execute(
             f"""
             SELECT string_agg(int8send(found.id), ''), string_agg(int4send(term_count), ''),
@@ -291,14 +296,15 @@ def _live(order: np.ndarray, ids: np.ndarray, *, scope: Scope, limit: int) -> np
     kept: list[int] = []
     for start in range(0, len(order), _AT_ONCE):
         some = order[start : start + _AT_ONCE]
-        with connection.cursor() as cursor:
+        with server_cursor() as cursor:
             cursor.execute(
                 f"SELECT c.id FROM retrieval_chunk c {scope.ranked}"
                 " WHERE c.id = ANY(%(ids)s::bigint[])",
-                {**scope.params, "ids": f"{{{','.join(map(str, ids[some]))}}}"},
+                {**scope.params, "ids": f"{{{','.join(map(str, ids[some].tolist()))}}}"},
             )
             live = {row[0] for row in cursor.fetchall()}
-        kept += [int(at) for at in some if int(ids[at]) in live]
+        some_ids = zip(some.tolist(), ids[some].tolist(), strict=True)
+        kept += [at for at, key in some_ids if key in live]
         if len(kept) >= limit:
             break
     return np.array(kept[:limit], dtype=np.int64)

@@ -10,9 +10,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
-
 from assistant import engines
+from assistant.database import server_cursor
 from assistant.documents.locators import Locator, PageBox
 from assistant.retrieval.scope import Params, Scope
 from assistant.retrieval.tracing import Decision
@@ -69,7 +68,8 @@ def load(ranking: Sequence[Ranked], *, scope: Scope) -> list[Passage]:
     if not ranking:
         return []
     scores = {item.chunk_id: item.score for item in ranking}
-    rows = _rows("c.id = ANY(%(ids)s)", {"ids": list(scores)}, scope=scope)
+    ids = f"{{{','.join(map(str, scores))}}}"
+    rows = _rows("c.id = ANY(%(ids)s::bigint[])", {"ids": ids}, scope=scope)
     return [_passage(rows[key], scores[key]) for key in scores if key in rows]
 
 
@@ -94,7 +94,7 @@ def load_neighbours(found: Sequence[Passage], *, scope: Scope) -> list[Passage]:
 
 
 def _rows(condition: str, params: Params, *, scope: Scope) -> dict[int, Sequence[Any]]:
-    with connection.cursor() as cursor:
+    with server_cursor() as cursor:
         cursor.execute(
             f"""
             SELECT c.id, d.id, d.external_id, d.title, v.id, v.number, v.created_at,

@@ -57,12 +57,13 @@ class Gap:
 
 
 @contextmanager
-def reading_as(user: AnyUser) -> Iterator[None]:
+def reading_as(user: AnyUser, *, to_the_end: bool = False) -> Iterator[None]:
     """Until the block ends, statements see the rows that ``user`` may read, whatever they ask.
 
     Needs an open transaction; role and identity are local to it, so that a pooled connection
-    carries neither on. Raises ImproperlyConfigured when the role cannot be taken, unless
-    ROW_SECURITY is ``warn``.
+    carries neither on. ``to_the_end``: of the transaction, which takes them back by itself.
+
+    Raises ImproperlyConfigured when the role cannot be taken, unless ROW_SECURITY is ``warn``.
     """
     assert connection.in_atomic_block
     if settings.ROW_SECURITY == "warn" and not _holds():
@@ -83,7 +84,7 @@ def reading_as(user: AnyUser) -> Iterator[None]:
         yield
     finally:
         # A failed statement has ended the transaction, and with it the role.
-        if _is_intact():
+        if not to_the_end and _is_intact():
             with connection.cursor() as cursor:
                 cursor.execute(
                     f"RESET ROLE; SELECT set_config('{READER_SETTING}', '', true)",

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from time import perf_counter
 from typing import Any, Literal
 from uuid import UUID
 
 from assistant import engines
 from assistant.database import in_database, release_connection, snapshot
-from assistant.per_loop import PerLoop
 from assistant.permissions.policy import AnyUser
 from assistant.retrieval import (
     calibration,
@@ -27,6 +27,7 @@ from assistant.retrieval import (
     reranking,
     similarity,
     spaces,
+    together,
     vector,
 )
 from assistant.retrieval.analysis import detect_language
@@ -38,7 +39,7 @@ from assistant.retrieval.row_security import reading_as
 from assistant.retrieval.scope import Scope, scope_of
 from assistant.retrieval.splitting import parts_of
 from assistant.retrieval.tracing import ArmName, ArmTrace, FusionTrace, Trace, TracedChunk
-from inference.types import Reranker, Vectors
+from inference.types import EngineError, Reranker, Vectors
 
 Mode = Literal["hybrid", "vector", "keyword"]
 
@@ -50,16 +51,11 @@ RERANK_DEPTH = 40
 SPARE = 20
 # Of those, so many are compared with others for what a budget or a document's share leaves out.
 MARGIN = 5
-# Searches of one event loop in the database at once. So few keep its processor busy; more would
-# only take the interpreter from the loop, and its answers and timeouts, in turns.
-AT_ONCE = 8
 _ARMS: dict[Mode, frozenset[ArmName]] = {
     "hybrid": frozenset({"vector", "keyword"}),
     "vector": frozenset({"vector"}),
     "keyword": frozenset({"keyword"}),
 }
-
-_turns = PerLoop(lambda: asyncio.Semaphore(AT_ONCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +73,27 @@ class SearchResult:
     trace: Trace | None = None
 
 
+@dataclass(slots=True)
+class _Clock:
+    started: float = field(default_factory=perf_counter)
+    timings: dict[str, float] = field(default_factory=dict)
+    last: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last = self.started
+
+    def lap(self, stage: str) -> float:
+        """Milliseconds since the last lap, added to those of the stage."""
+        now = perf_counter()
+        took = (now - self.last) * 1000
+        self.timings[stage] = round(self.timings.get(stage, 0.0) + took, 2)
+        self.last = now
+        return took
+
+    def stop(self) -> None:
+        self.timings["total"] = round((perf_counter() - self.started) * 1000, 2)
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """``queries`` are the texts to search for, the whole question first."""
@@ -91,25 +108,11 @@ class _Wanted:
     budget: int | None
     explain: bool
     private: UUID | None = None
-    started: float = field(default_factory=perf_counter)
+    clock: _Clock = field(default_factory=_Clock)
 
     @property
     def reranker(self) -> Reranker | None:
         return engines.reranker() if self.rerank and self.mode == "hybrid" else None
-
-
-@dataclass(slots=True)
-class _Clock:
-    started: float
-    timings: dict[str, float]
-
-    def lap(self, stage: str) -> float:
-        """Milliseconds since the last lap, added to those of the stage."""
-        now = perf_counter()
-        took = (now - self.started) * 1000
-        self.timings[stage] = round(self.timings.get(stage, 0.0) + took, 2)
-        self.started = now
-        return took
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,9 @@ class _Retrieved:
     neighbours: list[Passage]
     evidence: list[Evidence]
     calibrated: Calibrated
+
+    def texts_to_rerank(self) -> list[str]:
+        return [passage.text for passage in self.found[:RERANK_DEPTH]]
 
 
 def search(
@@ -163,15 +169,16 @@ def search(
         if space is not None:
             release_connection()
             asked = _asked(wanted, space)
+        wanted.clock.lap("embed")
         try:
-            retrieved = _retrieved(wanted, asked)
+            found = _found(wanted, asked)
         except _SpaceSwitched:
             continue
-        reranker = wanted.reranker
-        if reranker is not None and retrieved.found:
-            release_connection()
-            texts = [passage.text for passage in retrieved.found]
-            _reordered(retrieved, reranker, reranking.rerank(reranker, query, texts))
+        if isinstance(found, SearchResult):
+            return found
+        reranker, retrieved = found
+        texts = retrieved.texts_to_rerank()
+        _reordered(retrieved, reranker, reranking.rerank(reranker, query, texts))
         return _finished(wanted, retrieved)
 
 
@@ -196,23 +203,21 @@ async def asearch(
     wanted = _Wanted(
         queries, user, collections, limit, mode, filters, rerank, budget, explain, private
     )
+    line = together.line()
     while True:
-        space = None if mode == "keyword" else await in_database(spaces.active)()
-        asked = _Asked()
-        if space is not None:
-            embedder = spaces.embedder_of(space)
-            vectors = await embedder.aembed(wanted.queries, kind="query")
-            floor = await similarity.afloor_of(space.pk, embedder)
-            asked = _Asked(space, vectors, floor)
+        asked = _Asked() if mode == "keyword" else await _aasked(wanted, line)
+        wanted.clock.lap("embed")
         try:
-            async with _turns():
-                retrieved = await in_database(_retrieved)(wanted, asked)
+            async with line.turn():
+                wanted.clock.lap("wait")
+                found = await in_database(_found)(wanted, asked)
         except _SpaceSwitched:
             continue
-        reranker = wanted.reranker
-        if reranker is not None and retrieved.found:
-            texts = [passage.text for passage in retrieved.found]
-            _reordered(retrieved, reranker, await reranking.arerank(reranker, query, texts))
+        if isinstance(found, SearchResult):
+            return found
+        reranker, retrieved = found
+        texts = retrieved.texts_to_rerank()
+        _reordered(retrieved, reranker, await reranking.arerank(reranker, query, texts))
         # Comparing texts and counting tokens would hold up everybody's streams.
         return await asyncio.to_thread(_finished, wanted, retrieved)
 
@@ -231,17 +236,45 @@ def _asked(wanted: _Wanted, space: EmbeddingSpace) -> _Asked:
     return _Asked(space, vectors, similarity.floor_of(space.pk, embedder))
 
 
+async def _aasked(wanted: _Wanted, line: together.Line) -> _Asked:
+    """For the space that was searched last: the search itself says when that is another one."""
+    space = spaces.last_seen() or await in_database(spaces.active)()
+    while space is not None:
+        embedder = spaces.embedder_of(space)
+        try:
+            vectors = await line.embed(embedder, wanted.queries)
+            floor = await similarity.afloor_of(space.pk, embedder)
+        except EngineError:
+            # The server of a model that is searched no more may be gone.
+            if (now := await in_database(spaces.active)()) == space:
+                raise
+            space = now
+            continue
+        return _Asked(space, vectors, floor)
+    return _Asked()
+
+
+def _found(wanted: _Wanted, asked: _Asked) -> SearchResult | tuple[Reranker, _Retrieved]:
+    """The result; or, where a reranker is to be asked first, that and what it is asked about.
+
+    No connection is held when it returns. Raises _SpaceSwitched.
+    """
+    retrieved = _retrieved(wanted, asked)
+    release_connection()
+    reranker = _asked_reranker(wanted, retrieved)
+    return _finished(wanted, retrieved) if reranker is None else (reranker, retrieved)
+
+
 def _retrieved(wanted: _Wanted, asked: _Asked) -> _Retrieved:
     """Both arms for every query, fused, with the texts of the best. Raises _SpaceSwitched."""
-    clock = _Clock(wanted.started, {})
-    clock.lap("embed")
+    clock = wanted.clock
     trace = Trace(wanted.queries[0], queries=wanted.queries)
     trace.language = detect_language(wanted.queries[0])
     reranker = wanted.reranker
     wanted_chunks = max(wanted.limit + SPARE, RERANK_DEPTH if reranker else 0)
     # One moment for both arms and the texts: a version that is switched in between would else be
     # found by neither.
-    with snapshot():
+    with snapshot() as is_own:
         if wanted.mode != "keyword" and (now := spaces.active()) != asked.space and now is not None:
             raise _SpaceSwitched
         scope = scope_of(
@@ -259,7 +292,7 @@ def _retrieved(wanted: _Wanted, asked: _Asked) -> _Retrieved:
         trace.fused = _traced(wanted, ranking)
         clock.lap("fuse")
         # Every text is read under row-level security, whatever the scope says.
-        with reading_as(wanted.user):
+        with reading_as(wanted.user, to_the_end=is_own):
             found = passages.load(ranking[:wanted_chunks], scope=scope)
             neighbours = []
             if wanted.budget is not None:
@@ -290,17 +323,25 @@ def _arms(
     query = wanted.queries[at]
     depth = max(ARM_DEPTH, wanted.limit)
     found = Arms(floor=asked.floor)
-    if asked.vectors is not None and asked.space is not None:
-        known = languages.known_to(asked.space)
-        nearest = vector.nearest(asked.vectors[at], scope=scope, space=asked.space, limit=depth)
-        found.vector = nearest.ranked
-        found.coverage = languages.coverage(known, trace.language, query)
-        traced = _traced(wanted, found.vector)
-        trace.arms.append(ArmTrace("vector", query, nearest.plan, traced, clock.lap("vector")))
+    traces: list[ArmTrace] = []
     if wanted.mode != "vector":
         found.keyword = keyword.best_matches(query, scope=scope, limit=depth)
         traced = _traced(wanted, found.keyword.ranked)
-        trace.arms.append(ArmTrace("keyword", query, "bm25", traced, clock.lap("keyword")))
+        traces.append(ArmTrace("keyword", query, "bm25", traced, clock.lap("keyword")))
+    if asked.vectors is not None and asked.space is not None:
+        known = languages.known_to(asked.space)
+        nearest = vector.nearest(
+            asked.vectors[at],
+            scope=scope,
+            space=asked.space,
+            limit=depth,
+            chunks=found.keyword.visible,
+        )
+        found.vector = nearest.ranked
+        found.coverage = languages.coverage(known, trace.language, query)
+        traced = _traced(wanted, found.vector)
+        traces.append(ArmTrace("vector", query, nearest.plan, traced, clock.lap("vector")))
+    trace.arms += reversed(traces)
     return found
 
 
@@ -317,27 +358,39 @@ def arms(query: str, *, user: AnyUser, collections: Sequence[UUID]) -> tuple[Arm
     trace = Trace(query, language=detect_language(query))
     with snapshot():
         scope = scope_of(user, collections=collections)
-        found = _arms(wanted, asked, 0, scope, _Clock(wanted.started, {}), trace)
+        found = _arms(wanted, asked, 0, scope, wanted.clock, trace)
         ids = {item.chunk_id for item in (*found.vector, *found.keyword.ranked)}
         documents = Chunk.objects.filter(pk__in=ids).values_list("pk", "document__external_id")
         return found, {chunk: document or "" for chunk, document in documents}
 
 
+def _asked_reranker(wanted: _Wanted, retrieved: _Retrieved) -> Reranker | None:
+    if not retrieved.found or (reranker := wanted.reranker) is None:
+        return None
+    if not retrieved.calibrated.has_use_for_reranker:
+        retrieved.trace.notes.append(reranking.USELESS)
+        return None
+    return reranker
+
+
 def _reordered(retrieved: _Retrieved, reranker: Reranker, reranked: reranking.Reranked) -> None:
-    """Take the reranker's scores where there are any; the fusion breaks its ties."""
+    """Let the reranker's scores count where there are any; see ``calibration``."""
     trace = retrieved.trace
     trace.reranker = reranker.model
     retrieved.clock.lap("rerank")
     if reranked.scores is None:
         trace.notes.append(reranked.note)
         return
-    scores = reranked.scores
-    order = sorted(range(len(scores)), key=lambda at: -scores[at])
-    retrieved.found = [retrieved.found[at] for at in order]
+    scores, found = reranked.scores, retrieved.found
+    rest = found[len(scores) :]
+    own = sorted(range(len(scores)), key=lambda at: -scores[at])
+    ranks = {at: rank for rank, at in enumerate(own, start=1)}
+    chances = _chances(retrieved, "reranked", scores)
+    order = sorted(own, key=lambda at: (-chances[at], at))
     trace.reranked = tuple(
-        TracedChunk(passage.chunk_ids[0], rank, scores[at])
-        for rank, (at, passage) in enumerate(zip(order, retrieved.found, strict=True), start=1)
+        TracedChunk(found[at].chunk_ids[0], ranks[at], scores[at]) for at in order
     )
+    retrieved.found = [*(found[at] for at in order), *rest]
 
 
 def _finished(wanted: _Wanted, retrieved: _Retrieved) -> SearchResult:
@@ -359,7 +412,7 @@ def _finished(wanted: _Wanted, retrieved: _Retrieved) -> SearchResult:
         )
         trace.decisions += decisions
         clock.lap("fit")
-    clock.timings["total"] = round((perf_counter() - wanted.started) * 1000, 2)
+    clock.stop()
     trace.timings_ms = clock.timings
     trace.relevance, trace.threshold = relevance, calibrated.threshold
     return SearchResult(
@@ -385,16 +438,9 @@ def _relevance(wanted: _Wanted, retrieved: _Retrieved) -> float:
 
 
 def _with_chances(wanted: _Wanted, retrieved: _Retrieved) -> list[Passage]:
-    name: CurveName = "reranked" if retrieved.trace.reranked else wanted.mode
-    curve = retrieved.calibrated.curve(name)
-    evidence = max(retrieved.evidence, key=lambda part: part.scores[0] if part.scores else 0.0)
-    reranked = {item.chunk_id: item.score for item in retrieved.trace.reranked}
-    chances = calibration.falling(
-        [
-            curve.chance(passage.score, evidence, reranked.get(passage.chunk_ids[0], 0.5))
-            for passage in retrieved.found
-        ]
-    )
+    reranked = [item.score for item in retrieved.trace.reranked]
+    name: CurveName = "reranked" if reranked else wanted.mode
+    chances = calibration.falling(_chances(retrieved, name, reranked))
     retrieved.trace.chances = {
         passage.chunk_ids[0]: chance
         for passage, chance in zip(retrieved.found, chances, strict=True)
@@ -402,6 +448,17 @@ def _with_chances(wanted: _Wanted, retrieved: _Retrieved) -> list[Passage]:
     return [
         replace(passage, score=chance)
         for passage, chance in zip(retrieved.found, chances, strict=True)
+    ]
+
+
+def _chances(retrieved: _Retrieved, name: CurveName, reranked: Sequence[float]) -> list[float]:
+    """Of the candidates, in their order; ``reranked`` are the scores of the first of them."""
+    curve = retrieved.calibrated.curve(name)
+    evidence = max(retrieved.evidence, key=lambda part: part.scores[0] if part.scores else 0.0)
+    odds = chain(calibration.log_odds(reranked), repeat(0.0))
+    return [
+        curve.chance(passage.score, evidence, each)
+        for passage, each in zip(retrieved.found, odds, strict=False)
     ]
 
 

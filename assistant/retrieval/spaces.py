@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from assistant import engines
+from assistant.database import server_cursor
 from assistant.retrieval.models import Embedding, EmbeddingSpace
 from inference.embedding_models import EmbeddingModel, UnknownModelError, resolve_model
 from inference.types import Embedder, EmbeddingSpec, TokenCounter
@@ -23,14 +24,30 @@ EF_CONSTRUCTION = 200
 _LOCK = "hashtext('embedding-space')"
 
 
+_last_seen: EmbeddingSpace | None = None
+
+
 def active() -> EmbeddingSpace | None:
     """The space that is searched; None before the first document."""
-    # Asked twice in each search: composing the statement anew took longer than running it.
+    global _last_seen
+    # Asked in each search: composing the statement anew took longer than running it.
     names = [field.attname for field in EmbeddingSpace._meta.concrete_fields]
-    with connection.cursor() as cursor:
+    with server_cursor() as cursor:
         cursor.execute(_active_statement())
         row = cursor.fetchone()
-    return None if row is None else EmbeddingSpace.from_db(connection.alias, names, row)
+    _last_seen = None if row is None else EmbeddingSpace.from_db(connection.alias, names, row)
+    return _last_seen
+
+
+def last_seen() -> EmbeddingSpace | None:
+    """What ``active`` last said in this process, for who asks it again before using it."""
+    return _last_seen
+
+
+def forget() -> None:
+    """Nothing was seen yet; for tests."""
+    global _last_seen
+    _last_seen = None
 
 
 @cache

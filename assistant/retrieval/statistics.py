@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 from django.db import connection
 
+from assistant.database import server_cursor
 from assistant.retrieval.frequencies import Frequencies, pack
 from assistant.retrieval.models import LOTS
 from assistant.retrieval.scope import Scope
@@ -83,7 +84,7 @@ def _few(scope: Scope) -> Sample | None:
     None where there are more. What waits to be replaced or is disabled counts as well, here as for
     how many chunks hold a word.
     """
-    with connection.cursor() as cursor:
+    with server_cursor() as cursor:
         cursor.execute(
             f"""
             SELECT language, count(*), sum(term_count) FROM (

@@ -275,7 +275,7 @@ def _collection(text: str, names: Mapping[str, Several[UUID]]) -> Hint | None:
     return Hint("collection", f"In {name} only", phrase, {}, tuple(ids))
 
 
-def _readable_names(question: str, user: AnyUser) -> dict[str, list[UUID]]:
+def readable_names(question: str, *, user: AnyUser) -> dict[str, list[UUID]]:
     """Names that may be understood are those that ``user`` may read, and no others."""
     names: dict[str, list[UUID]] = {}
     if _ABOUT_COLLECTIONS.search(question):
@@ -288,14 +288,14 @@ def _readable_names(question: str, user: AnyUser) -> dict[str, list[UUID]]:
 def hints_for(
     question: str,
     *,
-    user: AnyUser,
+    names: Mapping[str, Several[UUID]],
     collections: Sequence[UUID] | None = None,
     filters: Mapping[str, Any] | None = None,
     ignored: Several[str] = (),
 ) -> tuple[Hint, ...]:
     """What to understand, given what was chosen by hand, which always counts before words.
 
-    ``ignored`` are fields that the asking person took away.
+    ``names`` as in ``understand``; ``ignored`` are fields that the asking person took away.
     """
     chosen = filters or {}
     taken: set[str] = set(ignored)
@@ -307,7 +307,7 @@ def hints_for(
         taken.add("type")
     if "uploaded_by" in chosen:
         taken.add("owner")
-    found = understand(question, today=localdate(), names=_readable_names(question, user))
+    found = understand(question, today=localdate(), names=names)
     return tuple(hint for hint in found if hint.field not in taken)
 
 
@@ -356,7 +356,8 @@ def search_understanding(
     query: str, *, user: AnyUser, question: str, ignored: Several[str] = (), **options: Any
 ) -> tuple[SearchResult, Understood]:
     """``search`` narrowed by what the words of ``question`` ask for; ``options`` are its own."""
-    course = _course(hints_for(question, user=user, ignored=ignored, **_chosen(options)), options)
+    names = readable_names(question, user=user)
+    course = _course(hints_for(question, names=names, ignored=ignored, **_chosen(options)), options)
     wanted = next(course)
     while True:
         result = search(query, user=user, **wanted)
@@ -371,8 +372,10 @@ async def asearch_understanding(
     query: str, *, user: AnyUser, question: str, ignored: Several[str] = (), **options: Any
 ) -> tuple[SearchResult, Understood]:
     """``search_understanding`` for async callers."""
-    hints = await in_database(hints_for)(question, user=user, ignored=ignored, **_chosen(options))
-    course = _course(hints, options)
+    names: Mapping[str, Several[UUID]] = {}
+    if _ABOUT_COLLECTIONS.search(question):  # most name none: saves a thread and a connection
+        names = await in_database(readable_names)(question, user=user)
+    course = _course(hints_for(question, names=names, ignored=ignored, **_chosen(options)), options)
     wanted = next(course)
     while True:
         result = await asearch(query, user=user, **wanted)

@@ -11,11 +11,13 @@ the exact one would, and when it brings fewer than ``limit`` rows by then, the e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from pgvector import HalfVector
 
+from assistant.database import server_cursor
 from assistant.retrieval.models import EmbeddingSpace
 from assistant.retrieval.scope import Params, Scope
 from inference.types import Vectors
@@ -32,8 +34,7 @@ MAX_SCAN_TUPLES = 40_000
 SPARE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """Chunk id and score of one arm, best first; for vectors the score is cosine similarity."""
 
     chunk_id: int
@@ -48,13 +49,23 @@ class Nearest:
     plan: Plan
 
 
-def nearest(vector: Vectors, *, scope: Scope, space: EmbeddingSpace, limit: int) -> Nearest:
+def nearest(
+    vector: Vectors,
+    *,
+    scope: Scope,
+    space: EmbeddingSpace,
+    limit: int,
+    chunks: int | None = None,
+) -> Nearest:
     """The ``limit`` nearest visible chunks to ``vector`` of shape (dimension,).
 
-    min(``limit``, visible) rows come back, whatever is hidden around them. Needs an open
-    transaction.
+    min(``limit``, visible) rows come back, whatever is hidden around them. ``chunks`` is how many
+    are visible, filters apart, where that was counted already. Needs an open transaction.
     """
-    visible, most = _visible(scope, space, limit=limit)
+    if chunks is not None and chunks <= EXACT_AT_LEAST:
+        visible, most = chunks, EXACT_AT_LEAST
+    else:
+        visible, most = _visible(scope, space, limit=limit)
     if not visible:
         return Nearest([], "nothing visible")
     params = {**scope.params, "query": HalfVector(vector).to_text(), "limit": limit}
@@ -118,6 +129,7 @@ def _exact(scope: Scope, space: EmbeddingSpace, params: Params, *, few: bool) ->
             ORDER BY distance LIMIT %(limit)s
             """,
             params,
+            server_cursor(),
         )
         if len(rows) == params["limit"] or (rows and rows[0][2] < near):
             return _ranked(rows)
@@ -132,6 +144,7 @@ def _exact(scope: Scope, space: EmbeddingSpace, params: Params, *, few: bool) ->
             SELECT chunk_id, 1 - distance FROM visible ORDER BY distance LIMIT %(limit)s
             """,
             params,
+            server_cursor(),
         )
     )
 
@@ -163,6 +176,7 @@ def _approximate(scope: Scope, space: EmbeddingSpace, params: Params) -> list[Ra
             RELEASE SAVEPOINT approximate
             """,
             params,
+            connection.cursor(),
         )
     )
 
@@ -171,9 +185,9 @@ def _query(space: EmbeddingSpace) -> str:
     return f"%(query)s::halfvec({space.dimension:d})"
 
 
-def _rows(statements: str, params: Params) -> list[Any]:
+def _rows(statements: str, params: Params, cursor: CursorWrapper) -> list[Any]:
     """The rows of the one statement among ``statements`` that returns any."""
-    with connection.cursor() as cursor:
+    with cursor:
         cursor.execute(statements, params)
         while cursor.description is None:
             cursor.nextset()

@@ -17,6 +17,7 @@ from assistant.retrieval.tracing import ChunkCard, Decision, Trace, TracedChunk
 ROWS = 40
 _STAGES = {
     "embed": "Embed the question",
+    "wait": "Wait for a turn",
     "vector": "Vector arm",
     "keyword": "Keyword arm",
     "fuse": "Fuse",

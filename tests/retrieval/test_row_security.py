@@ -17,6 +17,7 @@ from django.db.models import Q
 from pytest_django.fixtures import Settings
 
 from assistant import asgi
+from assistant.database import snapshot
 from assistant.documents.actions import create_private_collection
 from assistant.documents.models import Collection, Document, DocumentVersion, VersionText
 from assistant.embedded import postgres
@@ -148,6 +149,55 @@ def test_the_role_ends_with_the_block_and_with_an_error(
     with pytest.raises(DatabaseError), transaction.atomic(), reading_as(reader):
         User.objects.values_list("password").first()
     assert whoami()[0] == owner
+
+
+def test_a_plan_that_is_kept_knows_no_reader(
+    house: dict[str, Collection], reader: User, no_scope: None
+) -> None:
+    """One connection, one plan for all readers, as after some searches in a pool."""
+    other = make_user()
+    theirs = make_collection(readers=[other])
+    make_document(theirs, text="Canteen canary theirs.")
+    raw: Any = connection.connection
+    raw.prepare_threshold = 0
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        for _ in range(2):
+            for person, collection in ((reader, house["mine"]), (other, theirs)):
+                found = search("canteen canary", user=person, limit=50)
+                assert {p.collection_id for p in found.passages} == {collection.pk}
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT max(generic_plans) FROM pg_prepared_statements"
+                " WHERE statement LIKE '%heading_path%'"
+            )
+            assert cursor.fetchone()[0] >= 4
+    finally:
+        raw.prepare_threshold = None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_role_ends_with_a_snapshot(reader: User) -> None:
+    def state() -> tuple[str, ...]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT current_user, current_setting('assistant.reader', true),"
+                " current_setting('transaction_isolation'),"
+                " current_setting('transaction_read_only')"
+            )
+            row: tuple[str, ...] = cursor.fetchone()
+            return row
+
+    owner = state()[0]
+    with snapshot() as is_own, reading_as(reader, to_the_end=is_own):
+        assert state() == (READER_ROLE, str(reader.pk), "repeatable read", "on")
+    assert state() == (owner, "", "read committed", "off")
+    with transaction.atomic():
+        assert state() == (owner, "", "read committed", "off")
+    with pytest.raises(KeyError), snapshot() as is_own, reading_as(reader, to_the_end=is_own):
+        raise KeyError
+    assert state() == (owner, "", "read committed", "off")
 
 
 def test_the_role_reads_and_nothing_else(house: dict[str, Collection], reader: User) -> None:

@@ -19,6 +19,7 @@ from assistant.web.requests import SignedInRequest
 
 _STAGES = {
     "embed": "Question to vector",
+    "wait": "Waiting for a turn",
     "vector": "Search by meaning",
     "keyword": "Search by words",
     "rerank": "Reordering",
