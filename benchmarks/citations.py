@@ -1,28 +1,40 @@
 """Quotes that are shown as verified, over answers that cite rightly, wrongly and not at all.
 
     SHARED_DATA=... python -m benchmarks.citations [--answers 300] [--seed 1]
+    SHARED_DATA=... python -m benchmarks.citations --thresholds [--claims 150] [--seed 1]
 
 A scripted model writes answers over passages of the shared handbooks, cut by the house's own
 chunker. Each answer has one claim of a known kind, and a claim that cites a number that no source
 has; it comes in deltas that are cut anywhere. Prints how many of each kind were shown as verified,
 and ends with 1 when a verified quote is not in its version word for word, a forged marker is shown
 or too much that is wrong counts as verified.
+
+With ``--thresholds`` it prints instead, for rising SUPPORT and SIMILAR, the share of claims that
+count as verified or as similar: of SciFact's claims, written by people, over the abstract that
+supports or contradicts them or over the nearest other abstract; and of XQuAD's sentences in other
+words over their own paragraph or the nearest other one of the same article. Six passages were
+read: the one meant and its nearest neighbours. Takes minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
 import os
 import random
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import tempfile
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 from uuid import UUID
 
 from benchmarks._site import ROOT
@@ -35,6 +47,8 @@ FORGED = ("[99]", "[0]", "【57†L1-L3】", "[^88]", "[13, 44]", "[20-22]")
 # Of all wrong claims and altered quotes together, and of the rightly cited sentences and quotes.
 MOST_FALSE = 0.02
 LEAST_TRUE = 0.95
+# Thresholds that are tried.
+STEPS = tuple(step / 20 for step in range(6, 20))
 _SENTENCE = re.compile(r"[A-Z][^.!?\n|#*`\[\]<>\"“”]{40,220}[.]")
 _NEGATABLE = re.compile(r"\b(is|are|can|must|should|will|may|do|does|was|were)\b")
 _NUMBER = re.compile(r"(?<![\w.,:/-])\d{1,4}(?![\w,:/-]|\.\d)")
@@ -246,10 +260,164 @@ def measure(count: int, *, seed: int) -> Counts:
     return counts
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence that cites the first of the ``passages``, which were all read."""
+
+    kind: str
+    text: str
+    passages: list[Passage]
+
+
+@dataclass(slots=True)
+class Neighbours:
+    """Texts, and which of them share most rare words with another."""
+
+    texts: list[tuple[str, str]]
+    _holding: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    def __post_init__(self) -> None:
+        from inference.extractive import terms
+
+        for at, (_, text) in enumerate(self.texts):
+            for word in terms(text):
+                self._holding[word].add(at)
+
+    def of(self, text: str, *, without: set[int], most: int = 5) -> list[int]:
+        from inference.extractive import terms
+
+        shared: dict[int, float] = defaultdict(float)
+        for word in set(terms(text)):
+            holding = self._holding.get(word, set()) - without
+            for at in holding:
+                shared[at] += 1 / len(holding)
+        return sorted(shared, key=lambda at: (-shared[at], at))[:most]
+
+    def passages(self, order: Sequence[int]) -> list[Passage]:
+        return [made_passage(at + 1, *self.texts[at]) for at in order]
+
+
+def claims(most: int, *, seed: int) -> Iterator[Claim]:
+    """``most`` each of SciFact and XQuAD (en), over what supports them and over what does not."""
+    from assistant.chat.quoting import sentences
+
+    rows = _retrieval_rows("scifact", "corpus.jsonl")
+    place = {str(row["_id"]): at for at, row in enumerate(rows)}
+    near = Neighbours([(row["title"], row["text"]) for row in rows])
+    written = {row["_id"]: row["text"] for row in _retrieval_rows("scifact", "queries.jsonl")}
+    answers = [row for row in _retrieval_rows("scifact", "answers.jsonl") if row["evidence"]]
+    for answer in random.Random(seed).sample(answers, min(most, len(answers))):
+        text = written[answer["query_id"]]
+        own = {place[each["doc"]]: each["label"] for each in answer["evidence"]}
+        others = near.of(text, without=set(own))
+        for at, label in own.items():
+            kind = "people: supported" if label == "SUPPORT" else "people: contradicted"
+            yield Claim(kind, text, near.passages([at, *others]))
+        yield Claim("people: source left out", text, near.passages(others))
+    articles: dict[str, list[str]] = defaultdict(list)
+    for row in _retrieval_rows("xquad-en", "corpus.jsonl"):
+        articles[row["title"]].append(row["text"])
+    found = []
+    for title, paragraphs in articles.items():
+        near = Neighbours([(title, text) for text in paragraphs])
+        for at, paragraph in enumerate(paragraphs):
+            for span in sentences(paragraph):
+                sentence = paragraph[span.start : span.end]
+                if 40 <= len(sentence) <= 220:
+                    text = shortened(sentence).removeprefix("In short, ")
+                    others = near.of(text, without={at})
+                    if not others:
+                        continue
+                    found += [
+                        (
+                            Claim("reworded: supported", text, near.passages([at, *others])),
+                            Claim("reworded: source left out", text, near.passages(others)),
+                        )
+                    ]
+    for pair in random.Random(seed).sample(found, min(most, len(found))):
+        yield from pair
+
+
+def _retrieval_rows(name: str, file: str) -> list[dict[str, Any]]:
+    from benchmarks._passages import shared_retrieval
+
+    with (shared_retrieval() / name / file).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def support_needed(claim: Claim) -> float:
+    """The highest of STEPS at which the claim still counts as verified; -1 where at none."""
+    from assistant.chat import citing
+
+    def is_beyond(threshold: float) -> bool:
+        with mock.patch.object(citing, "SUPPORT", threshold):
+            source = claim.passages[0]
+            quote = citing.bind(claim.text, source.text, about=source.title)
+        return quote is None or not quote.verified
+
+    beyond = bisect_left(STEPS, True, key=is_beyond)
+    return STEPS[beyond - 1] if beyond else -1.0
+
+
+def similarities(found: Sequence[Claim]) -> list[float]:
+    """How similar the nearest sentence is to each claim; -1 where it contradicts the claim."""
+    from assistant import engines
+    from assistant.chat import support
+    from benchmarks._passages import kept_vectors
+    from benchmarks.abstention import Kept
+    from inference.fakes import FakeEmbedder
+
+    def score(claim: Claim) -> float:
+        made = asyncio.run(support.support_of(claim.text, [], claim.passages))["sentences"]
+        return max((s["score"] if s["basis"] == "similar" else -1.0 for s in made), default=-1.0)
+
+    class Noting(FakeEmbedder):
+        def embed(self, texts: Sequence[str], *, kind: Any) -> Any:
+            wanted.update(dict.fromkeys(texts))
+            return super().embed(texts, kind=kind)
+
+    wanted: dict[str, None] = {}
+    with (
+        mock.patch.object(support, "SIMILAR", -1.0),
+        tempfile.TemporaryDirectory() as place,
+    ):
+        noting = Noting()
+        with mock.patch.object(engines, "embedder", lambda: noting):
+            for claim in found:
+                score(claim)
+        vectors = kept_vectors(Path(place, "sentences.npy"), list(wanted))
+        known = Kept(dict(zip(wanted, vectors, strict=True)))
+        with mock.patch.object(engines, "embedder", lambda: known):
+            return [score(claim) for claim in found]
+
+
+def print_thresholds(most: int, *, seed: int) -> None:
+    from assistant.chat import citing, support
+
+    found = list(claims(most, seed=seed))
+    kinds = list(dict.fromkeys(claim.kind for claim in found))
+    print(", ".join(f"{sum(c.kind == kind for c in found)} {kind}" for kind in kinds))
+    for name, in_use, scores in (
+        ("SUPPORT", citing.SUPPORT, [support_needed(claim) for claim in found]),
+        ("SIMILAR", support.SIMILAR, similarities(found)),
+    ):
+        print(f"\n{name:>9}  " + "  ".join(kinds))
+        for threshold in STEPS:
+            shares = []
+            for kind in kinds:
+                among = [
+                    s >= threshold for s, c in zip(scores, found, strict=True) if c.kind == kind
+                ]
+                shares.append(f"{sum(among) / len(among):{len(kind)}.3f}")
+            print(f"{threshold:9.2f}  " + "  ".join(shares) + " <- in use" * (threshold == in_use))
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--answers", type=int, default=300)
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--thresholds", action="store_true")
+    options.add_argument("--claims", type=int, default=150)
     given = options.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assistant.settings")
     os.environ.setdefault("SECRET_KEY", "only-for-benchmarks-" + "0123456789abcdef" * 2)
@@ -258,6 +426,9 @@ def main() -> None:
     django.setup()
     if not handbook_texts():
         raise SystemExit("No handbooks: set SHARED_DATA.")
+    if given.thresholds:
+        print_thresholds(given.claims, seed=given.seed)
+        return
     counts = measure(given.answers, seed=given.seed)
     for kind in sorted(counts.shown):
         print(f"{kind:32} {counts.verified[kind]:4} of {counts.shown[kind]:4} shown as verified")

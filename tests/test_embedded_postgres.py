@@ -82,7 +82,7 @@ def test_a_server_still_on_these_files_is_stopped_whoever_started_it(reachable: 
 
     server.end_leftovers()
 
-    assert child.process.wait(timeout=5) == 0  # a shutdown, not a kill
+    assert child.process.wait(timeout=60) == 0  # a shutdown, not a kill
     assert leftovers.find_servers(server.data, "postgres") == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import socket
@@ -34,7 +35,7 @@ def up(data_dir: Path) -> Iterator[Up]:
     yield process
     everything = process.processes() if process.process.poll() is None else {}
     process.stop()
-    assert wait_gone(everything, seconds=20) == []
+    assert wait_gone(everything, seconds=60) == []
 
 
 def _runs(up: Up) -> int:
@@ -79,7 +80,7 @@ def test_a_second_up_is_refused_and_told_where_the_first_is(up: Up) -> None:
 
     second = Up(up.data_dir)
 
-    assert second.process.wait(timeout=20) == 1
+    assert second.process.wait(timeout=60) == 1
     assert f"already running on {up.data_dir}, at http://127.0.0.1:{up.port}/" in second.output
     assert len(still_running(processes)) == len(processes)
     assert _runs(up) == 1
@@ -87,9 +88,10 @@ def test_a_second_up_is_refused_and_told_where_the_first_is(up: Up) -> None:
 
 def test_a_killed_up_leaves_nothing_and_loses_nothing(up: Up) -> None:
     up.wait_ready()
-    redis.from_url(up.services()["redis_url"]).set("kept", "yes")
+    valkey = redis.from_url(up.services()["redis_url"])
+    valkey.set("kept", "yes")
+    valkey.waitaof(1, 0, 60_000)  # until its file is synced, which is so once a second
     processes = up.processes()
-    time.sleep(1.1)  # Valkey syncs its file once a second
 
     up.process.kill()
     up.process.wait()
@@ -121,7 +123,7 @@ def test_a_program_that_falls_is_started_again(up: Up) -> None:
 
 def _answers(up: Up) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", up.port), timeout=1).close()
+        socket.create_connection(("127.0.0.1", up.port), timeout=10).close()
         _runs(up)
     except (OSError, psycopg.OperationalError):
         return False
@@ -140,14 +142,15 @@ def test_a_second_signal_hurries(data_dir: Path) -> None:
     asked = time.monotonic()
     up.process.send_signal(signal.SIGINT)
     # The embedding stand-in is stubborn as well, one stage later.
-    while up.process.poll() is None and time.monotonic() - asked < 20:
+    while up.process.poll() is None and time.monotonic() - asked < 60:
         time.sleep(0.5)
         if up.process.poll() is None:
             up.process.send_signal(signal.SIGINT)
 
     # The last of these signals may meet a process that has done everything and is on its way out.
-    assert up.process.wait(timeout=1) in (0, -signal.SIGINT)
-    assert time.monotonic() - asked < 15
+    assert up.process.wait(timeout=60) in (0, -signal.SIGINT)
+    assert "Hurrying." in up.output
+    assert not re.search(r"did not stop within \d\d s", up.output)  # nobody had all of its time
     assert still_running(processes) == []
 
 
@@ -157,7 +160,7 @@ def test_a_wanted_port_that_is_taken_is_an_error_that_names_another(data_dir: Pa
         taken.listen()
         port = taken.getsockname()[1]
         up = Up(data_dir, port=port)
-        assert up.process.wait(timeout=20) == 1
+        assert up.process.wait(timeout=60) == 1
     assert f"port {port} on 127.0.0.1 is taken" in up.output
     assert "Try `--port " in up.output
 

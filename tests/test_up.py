@@ -39,7 +39,7 @@ def up(data_dir: Path) -> Iterator[Up]:
     yield process
     everything = process.processes() if process.process.poll() is None else {}
     assert process.stop() == 0, process.output
-    assert wait_gone(everything, seconds=5) == []
+    assert wait_gone(everything, seconds=60) == []
 
 
 def _manage(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,7 +56,7 @@ def _manage(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def _get(up: Up, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", up.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", up.port, timeout=60)
     try:
         connection.request("GET", path)
         return connection.getresponse().status
@@ -85,7 +85,7 @@ def test_it_starts_says_how_to_sign_in_and_the_doctor_is_content(up: Up) -> None
 
 def test_a_second_up_is_refused(up: Up) -> None:
     second = Up(up.data_dir, what=REAL)
-    assert second.process.wait(timeout=30) == 1
+    assert second.process.wait(timeout=_READY_SECONDS) == 1
     assert f"already running on {up.data_dir}, at http://127.0.0.1:{up.port}/" in second.output
     assert _get(up, "/health/live") == 200
 
@@ -108,10 +108,8 @@ def test_a_killed_up_leaves_nothing_to_the_next_and_data_survive(data_dir: Path)
             connection.execute("DROP TABLE survivor")
     finally:
         processes = again.processes()
-        started = time.monotonic()
         assert again.stop(signal.SIGINT) == 0, again.output
     assert still_running(processes) == []
-    assert time.monotonic() - started < 45
 
 
 def test_a_backup_of_a_running_site_is_restored_into_a_new_one(up: Up, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from rest_framework.response import Response
 
 from assistant.api.authentication import token_of
 from assistant.api.base import ApiView, AsyncAPIView, in_thread
+from assistant.api.parsers import TolerantJSONParser, storable
 from assistant.api.problems import NOT_FOUND, Problem, ProblemError, problem_of
 from assistant.api.streaming import event_stream
 from assistant.chat import actions, queueing
@@ -142,7 +143,7 @@ class MessageBody(serializers.Serializer[Any]):
 
     def validate_content(self, value: Any) -> str:
         if value is None or isinstance(value, str):
-            return value or ""
+            return storable(value or "")
         parts: list[str] = []
         for part in value if isinstance(value, list) else [None]:
             text = part.get("text") if isinstance(part, dict) else None
@@ -151,7 +152,7 @@ class MessageBody(serializers.Serializer[Any]):
                     "Only text can be sent. Upload files to a collection and ask about them."
                 )
             parts.append(text)
-        return "\n".join(parts)
+        return storable("\n".join(parts))
 
 
 class StreamOptionsBody(serializers.Serializer[Any]):
@@ -213,6 +214,8 @@ _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class ChatCompletionsView(AsyncAPIView, OpenAIErrors):
+    # Others take any character, and load generators send random ones.
+    parser_classes = (TolerantJSONParser,)
     read_actions: ClassVar[frozenset[str]] = frozenset({"post"})
 
     async def post(self, request: Request) -> HttpResponseBase:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import IO, Any, Final, NoReturn
+from typing import IO, Any, ClassVar, Final, NoReturn
 
 from rest_framework import parsers
 from rest_framework.exceptions import ParseError
@@ -15,8 +15,8 @@ from assistant.api.problems import Problem, ProblemError
 DEFAULT_MAX_BYTES: Final = 1024 * 1024
 
 
-def loads(text: str) -> Any:
-    """JSON without NaN, duplicate keys, NUL and lone surrogates.
+def loads(text: str, *, may_be_unstorable: bool = False) -> Any:
+    """JSON without NaN, duplicate keys and, unless they may be in it, NUL and lone surrogates.
 
     Raises ParseError in words. PostgreSQL cannot store NUL, and UTF-8 has no lone surrogates.
     """
@@ -28,7 +28,7 @@ def loads(text: str) -> Any:
         raise ParseError("The JSON is nested too deeply.") from None
     except ValueError as error:
         raise ParseError(f"This is not valid JSON: {error}") from None
-    if "\\u" in text or "\0" in text:
+    if not may_be_unstorable and ("\\u" in text or "\0" in text):
         _refuse_unstorable(value)
     return value
 
@@ -65,6 +65,8 @@ def _refuse_unstorable(value: Any) -> None:
 class StrictJSONParser(parsers.JSONParser):
     """An object in UTF-8, at most ``view.max_body_bytes`` long."""
 
+    may_be_unstorable: ClassVar[bool] = False
+
     def parse(
         self,
         stream: IO[Any],
@@ -86,10 +88,21 @@ class StrictJSONParser(parsers.JSONParser):
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
             raise ParseError("The body must be JSON in UTF-8.") from None
-        value = loads(text) if text.strip() else {}
+        value = loads(text, may_be_unstorable=self.may_be_unstorable) if text.strip() else {}
         if not isinstance(value, dict):
             raise ParseError("The body must be a JSON object.")
         return value
+
+
+class TolerantJSONParser(StrictJSONParser):
+    """For a view that takes NUL and lone surrogates out of texts, see ``storable``."""
+
+    may_be_unstorable = True
+
+
+def storable(text: str) -> str:
+    """The text without NUL and lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8")
 
 
 class MultiPartParser(parsers.MultiPartParser):

@@ -23,8 +23,9 @@ from inference.types import EngineError
 
 Basis = Literal["verified", "similar", "none"]
 
-# Cosine from which a sentence of a passage says the same; see benchmarks/citations.py.
-SIMILAR: Final = 0.6
+# Cosine from which a sentence of a passage says the same: where most of what is supported lies
+# above and most of what is not below, see `benchmarks.citations --thresholds`.
+SIMILAR: Final = 0.65
 # The reader waits for the end of the answer.
 TIMEOUT_SECONDS: Final = 2.0
 _MAX_SENTENCES: Final = 40

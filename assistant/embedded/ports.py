@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import socket
+
+# Below those of outgoing connections, of which one may be taken the next moment.
+_CANDIDATES = range(20_000, 32_000)
+_given: set[int] = set()
 
 
 def is_free(host: str, port: int) -> bool:
@@ -20,9 +25,13 @@ def is_free(host: str, port: int) -> bool:
 
 
 def free_port(host: str = "127.0.0.1", *, preferred: int | None = None) -> int:
-    """``preferred`` if a server could listen there, else one the kernel picks."""
+    """``preferred`` if a server could listen there, else one that was not given here before."""
     if preferred and is_free(host, preferred):
         return preferred
+    for candidate in random.sample(_CANDIDATES, 200):
+        if candidate not in _given and is_free(host, candidate):
+            _given.add(candidate)
+            return candidate
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]

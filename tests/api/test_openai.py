@@ -77,6 +77,17 @@ def test_a_completion_carries_citations_and_usage(ada: Any, document: Any) -> No
     assert not Message.objects.exists()
 
 
+def test_characters_that_cannot_be_stored_are_left_out(
+    ada: Any, fake_llm: Any, document: Any
+) -> None:
+    content = "When does \x00the\ud800 canteen open?"
+    sent = json.dumps({"model": "knowledge", "messages": [{"role": "user", "content": content}]})
+    answer = ada.with_token("read").post(URL, sent, **JSON)
+    assert answer.status_code == 200, answer.content
+    assert "When does the canteen open?" in fake_llm.requests[-1].messages[-1].content
+    error(ada.with_token("read").post(URL, sent.replace("knowledge", "\\u0000"), **JSON), 400)
+
+
 def test_nothing_of_others_is_read_or_named(ada: Any, fake_llm: Any, document: Any) -> None:
     make_document(make_collection(name="Secret"), text="The secret canteen.", title="Hidden")
     complete(ada)

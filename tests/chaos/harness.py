@@ -134,7 +134,7 @@ def hurt(
         run.complaints.append(f"I5 {site.open_jobs()} documents were still open at the end")
     run.figures["settled after the last hit"] = time.monotonic() - ended
     run.figures["hurt run"] = time.monotonic() - began
-    wait_until(lambda: _quiet(site), seconds=30)
+    wait_until(lambda: _quiet(site), seconds=120)
     run.complaints += invariants.violations(site, run.collection, run.corpus, run.statuses, oracle)
     judge(run)
     statuses = site.rows(

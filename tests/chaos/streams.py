@@ -13,12 +13,11 @@ import json
 import random
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -220,8 +219,16 @@ async def leave_early(trial: Trial) -> None:
     )
     trial.figures["clients that left"] = count
     trial.figures["upstream ended after"] = seconds
-    trial.check(seconds <= 2, f"C-14 the model server went on for {seconds:.1f} s")
-    await asyncio.sleep(1)
+    # By itself it goes on for 40 s; the short form runs beside whatever a machine does.
+    limit = 2 if trial.share >= 1 else 20
+    trial.check(seconds <= limit, f"C-14 the model server went on for {seconds:.1f} s")
+
+    def is_tidy() -> bool:
+        left = web.num_threads() - threads, web.num_fds() - files
+        return _held_places(trial) == 0 and left[0] <= 25 and left[1] <= 50
+
+    with suppress(TimeoutError):
+        await asyncio.to_thread(wait_until, is_tidy, seconds=30)
     trial.check(_held_places(trial) == 0, f"C-14 {_held_places(trial)} places in the line are held")
     trial.figures["threads before, after"] = f"{threads}, {web.num_threads()}"
     trial.figures["files before, after"] = f"{files}, {web.num_fds()}"
@@ -242,48 +249,78 @@ def _held_places(trial: Trial) -> int:
 async def read_slowly(trial: Trial) -> None:
     """C-15: readers of ten bytes a second; the others do not notice, and memory does not grow."""
     count = trial.times(100)
-    seconds = max(4.0, 30 * trial.share)
-    script = question(first=0.05, rate=100, tokens=int(100 * seconds))
+    seconds = max(3.0, 30 * trial.share)
+    # The same streams in both rounds, so that only the readers differ.
+    quick_waits, _ = await _others_beside(trial, count, seconds, pause=0)
+    slow_waits, growth = await _others_beside(trial, count, seconds, pause=0.1)
+    quick, slow = _p95(quick_waits), _p95(slow_waits)
+    trial.figures["slow readers"] = count
+    trial.figures["MiB a stream"] = f"{growth / count:.2f}"
+    trial.figures["p95 of others, quick readers"] = quick
+    trial.figures["p95 of others, slow readers"] = slow
+    # Few streams do not tell what one costs from what the process takes for itself.
+    trial.check(growth <= max(count, 32), f"C-15 memory grew by {growth:.0f} MiB")
+    if len(slow_waits) >= 100:  # fewer do not tell a p95
+        trial.check(slow <= 1.5 * quick + 0.05, f"C-15 the others waited {slow:.2f} s at p95")
+
+
+async def _others_beside(
+    trial: Trial, count: int, seconds: float, *, pause: float
+) -> tuple[list[float], float]:
+    """What others wait, in seconds, beside ``count`` streams, and by how many MiB memory grew.
+
+    Half of the streams are stored answers. Their readers rest ``pause`` seconds after each byte;
+    with 0 they take all that comes.
+    """
+    script = question(first=0.05, rate=50, tokens=int(50 * seconds))
     async with trial.client() as client:
         answers = [await ask(client, script) for _ in range(count // 2)]
-        before = trial.web().memory_info().rss / 2**20
+        before = peak = trial.web().memory_info().rss
         paths = [f"GET /api/v1/answers/{answer}/events" for answer in answers]
-        slow = [
-            asyncio.create_task(asyncio.to_thread(_crawl, trial, path, script, seconds))
-            for path in paths + ["POST /api/v1/answers/"] * (count - len(paths))
-        ]
+        paths += ["POST /api/v1/answers/"] * (count - len(paths))
+        ends = time.monotonic() + seconds
+        readers = [asyncio.create_task(_crawl(trial, p, script, ends, pause)) for p in paths]
         await asyncio.sleep(1)
         waits: list[float] = []
-        peak = before
-        ends = time.monotonic() + seconds - 1
         while time.monotonic() < ends:
             began = time.monotonic()
             (await client.get("/api/v1/collections/")).raise_for_status()
             waits.append(time.monotonic() - began)
-            peak = max(peak, trial.web().memory_info().rss / 2**20)
+            peak = max(peak, trial.web().memory_info().rss)
             await asyncio.sleep(0.1)
-        await asyncio.gather(*slow)
-    growth = (peak - before) / count
-    trial.figures["slow readers"] = count
-    trial.figures["MiB a stream"] = f"{growth:.2f}"
-    trial.figures["p50 of others"] = statistics.median(waits)
-    trial.check(growth <= 1, f"C-15 memory grew by {growth:.2f} MiB a stream")
+        read = await asyncio.gather(*readers)
+        trial.check(all(read), "C-15 a stream was refused")
+    await asyncio.to_thread(wait_until, lambda: trial.upstream_running() == 0, seconds=60)
+    return waits, (peak - before) / 2**20
 
 
-def _crawl(trial: Trial, path: str, script: str, seconds: float) -> None:
-    """Ten bytes a second through the smallest window there is."""
+def _p95(values: list[float]) -> float:
+    return sorted(values)[int(0.95 * len(values))]
+
+
+async def _crawl(trial: Trial, path: str, script: str, ends: float, pause: float) -> bool:
+    """Reads until ``ends`` (monotonic) through the smallest window there is; True on a 200."""
+    loop = asyncio.get_running_loop()
     body = json.dumps({"question": script, "stream": True}) if path.startswith("POST") else ""
     with socket.socket() as plain:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        plain.connect(("127.0.0.1", trial.site.up.port))
+        plain.setblocking(False)
+        if pause:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            # Small segments as over a network: the loopback's would let the kernel hold megabytes.
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        await loop.sock_connect(plain, ("127.0.0.1", trial.site.up.port))
         head = (
             f"{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {trial.site.token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        plain.sendall((head + body).encode())
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends and plain.recv(1):
-            time.sleep(0.1)
+        await loop.sock_sendall(plain, (head + body).encode())
+        first = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ends - time.monotonic()):
+                while data := await loop.sock_recv(plain, 1 if pause else 65536):
+                    first = (first + data)[:12]
+                    await asyncio.sleep(pause)
+    return first == b"HTTP/1.1 200"
 
 
 async def stay_silent(trial: Trial) -> None:
@@ -351,7 +388,7 @@ async def deploy(trial: Trial) -> None:
                 asyncio.create_task(reader.read_to_the_end(*((old, new) if i % 2 else (new,))))
                 for i, reader in enumerate(readers)
             ]
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while not all(reader.text for reader in readers):
                     await asyncio.sleep(0.1)
             second.send_signal(signal.SIGTERM)

@@ -88,7 +88,7 @@ async def test_beyond_the_bound_is_refused_with_a_time_to_come_again() -> None:
     began = loop.time()
     with pytest.raises(EngineError) as refused:
         await take_place(Asker("late"))
-    assert loop.time() - began < 1
+    assert loop.time() - began < 10
     assert (refused.value.code, refused.value.retryable) == ("llm_overloaded", True)
     assert refused.value.retry_after
 
@@ -123,7 +123,7 @@ async def test_who_is_in_line_stays_in_it_while_redis_is_away(
         await anext(produced)
     waiting = admitted(turn_of("bob"), written)
     assert await anext(waiting) == Status("queued", queue_position=1)
-    monkeypatch.setattr(queueing, "_away_until", time.monotonic() + 1)
+    monkeypatch.setattr(queueing, "_away_until", time.monotonic() + 60)
     with pytest.raises(EngineError):
         await take_place(Asker("new"))
     told = asyncio.ensure_future(anext(waiting))
@@ -162,13 +162,18 @@ async def events(turn: Turn) -> list[Event]:
 
 
 async def test_the_place_in_line_is_told_and_given_back(line: redis.Redis) -> None:
-    first = [asyncio.create_task(events(turn_of("ann", seconds=0.4))) for _ in range(2)]
-    await asyncio.sleep(0.1)
-    waited = [asyncio.create_task(events(turn_of("bob", seconds=0.3))) for _ in range(2)]
-    told = [event for task in waited for event in await task if isinstance(event, Status)]
-    assert Status("queued", queue_position=1) in told
-    assert Status("queued", queue_position=2) in told
-    await asyncio.gather(*first)
+    first = [admitted(turn_of("ann", seconds=300), written) for _ in range(2)]
+    for produced in first:
+        assert isinstance(await anext(produced), Delta)
+    waited = [admitted(turn_of("bob"), written) for _ in range(2)]
+    for place, produced in enumerate(waited, 1):
+        assert await anext(produced) == Status("queued", queue_position=place)
+    await asyncio.gather(*(produced.aclose() for produced in first))
+    for produced in waited:
+        assert [type(event) async for event in produced if not isinstance(event, Status)] == [
+            Delta,
+            Done,
+        ]
     assert size(line) == (0, 0)
     assert not any(line.exists(f"{{llm}}:{name}") for name in ("tickets", "open", "queued"))
 
@@ -214,20 +219,24 @@ async def test_what_a_dead_process_held_is_free_again(
     monkeypatch.setattr(queueing, "LEASE_SECONDS", 15)
     produced = admitted(turn_of("eve"), written)
     began = asyncio.get_running_loop().time()
-    assert isinstance(await anext(produced), Status)
     assert [type(e) async for e in produced][-1] is Done
-    assert asyncio.get_running_loop().time() - began < 3
+    assert asyncio.get_running_loop().time() - began < 12  # not the lease of those that live
     assert size(line) == (0, 0)
 
 
 async def test_what_lives_keeps_its_place(
     line: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queueing, "LEASE_SECONDS", 1)
     monkeypatch.setattr(queueing, "_RENEW_SECONDS", 0.2)
-    async with aclosing(admitted(turn_of("ann", seconds=30), written)) as produced:
+    turn = turn_of("ann", seconds=300)
+    turn.ticket = await take_place(ANN)
+    ticket = str(turn.ticket)
+    async with aclosing(admitted(turn, written)) as produced:
         await anext(produced)
-        await asyncio.sleep(1.5)
+        taken = line.zscore("{llm}:running", ticket)
+        async with asyncio.timeout(60):
+            while line.zscore("{llm}:running", ticket) == taken:
+                await asyncio.sleep(0.05)
         await take_place(BOB)
         assert size(line) == (2, 0)
 

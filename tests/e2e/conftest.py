@@ -14,13 +14,16 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from assistant.embedded.ports import free_port
 from tests.up_process import REAL, ROOT, Up
 
 ADMIN = "admin@example.com"
 PASSWORD = "a-password-for-tests"
+# What only has to come true in the end, on a machine that does other things beside.
+PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 CHROMIUM = [
     "--no-sandbox",
     "--disable-gpu",
@@ -110,7 +113,7 @@ def start_model(port: int) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.e2e.model_server", str(port)], cwd=ROOT
     )
-    for _ in range(200):
+    for _ in range(600):
         try:
             httpx.get(f"http://127.0.0.1:{port}/state")
         except httpx.HTTPError:
@@ -157,7 +160,7 @@ class Visit:
 
 def open_window(browser: Browser, site: Site, **options: object) -> Visit:
     context: BrowserContext = browser.new_context(**options)  # type: ignore[arg-type]
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(PATIENCE_MS)
     visit = Visit(context.new_page(), site)
 
     def asked(request: Request) -> None:

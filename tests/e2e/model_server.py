@@ -58,7 +58,7 @@ async def _stream(task: str, prompt: str) -> AsyncIterator[str]:
         text = passage[1] if passage else "nothing"
         sentence = re.split(r"(?<=[.!?])\s", text.splitlines()[-1])[0]
         answer = f"{PREFACE} {sentence} [1]"
-        for word in SHORT.get(short, answer).split(" ") + ["more"] * (60 if pause > 0.1 else 0):
+        for word in SHORT.get(short, answer).split(" ") + ["more"] * (600 if pause > 0.1 else 0):
             yield _chunk({"content": f"{word} "})
             await asyncio.sleep(pause)
         yield _chunk({}, finish="stop")

@@ -105,7 +105,7 @@ def test_ask_and_open_the_citation_at_the_passage(visit: Visit) -> None:
     page = visit.page
     ask(visit, "How many days of annual leave do full-time employees earn?")
     answer = page.locator("article.answer:not(.is-streaming)").last
-    expect(answer).to_contain_text("thirty days of annual leave", timeout=60_000)
+    expect(answer).to_contain_text("thirty days of annual leave")
     expect(answer.locator(".sources")).to_contain_text("Quote verified")
     expect(page.locator("body")).to_contain_text("No language model is connected")
     answer.locator("a[href*='/documents/']").first.click()
@@ -124,7 +124,7 @@ def test_ask_and_open_the_citation_at_the_passage(visit: Visit) -> None:
     expect(page.locator("[data-file-list]")).to_contain_text("offer.txt")
     ask(visit, "When does the Oslo pilot end?")
     expect(page.locator("#attachments")).to_contain_text("offer.txt")
-    expect(answer).to_contain_text("ends in May", timeout=60_000)
+    expect(answer).to_contain_text("ends in May")
     expect(answer.locator(".sources")).to_contain_text("Attached files")
     page.get_by_role("button", name="Remove offer.txt").click()
     page.locator("dialog[open]").get_by_role("button").last.click()
@@ -135,7 +135,7 @@ def test_a_question_without_an_answer_is_not_answered(visit: Visit) -> None:
     visit.sign_in()
     ask(visit, "What is the boiling point of tungsten hexafluoride?")
     answer = visit.page.locator("article.answer:not(.is-streaming)").last
-    expect(answer).to_contain_text("Not found in your documents", timeout=60_000)
+    expect(answer).to_contain_text("Not found in your documents")
 
 
 def test_streamed_words_come_from_the_connected_model(model_visit: Visit) -> None:
@@ -143,23 +143,23 @@ def test_streamed_words_come_from_the_connected_model(model_visit: Visit) -> Non
     page = model_visit.page
     ask(model_visit, "When does the canteen open?")
     answer = page.locator("article.answer:not(.is-streaming)").last
-    expect(answer).to_contain_text(PREFACE, timeout=60_000)
+    expect(answer).to_contain_text(PREFACE)
     expect(page.locator("body")).not_to_contain_text("SECRET REASONING")
     expect(page.locator("body")).not_to_contain_text("No language model is connected")
     page.reload()
     expect(page.locator("article.answer").last).to_contain_text(PREFACE)
     # What the small model adds, then another answer beside the first, and another question.
-    expect(page.locator("#history")).to_contain_text("Leave and sickness", timeout=30_000)
+    expect(page.locator("#history")).to_contain_text("Leave and sickness")
     expect(page.get_by_role("button", name="What expires in March?")).to_be_visible()
     page.get_by_role("button", name="Answer again in another way").click()
     page.get_by_label("Effort").select_option("high")
     page.get_by_role("button", name="Answer again", exact=True).click()
-    expect(answer).to_contain_text("2 / 2", timeout=60_000)
+    expect(answer).to_contain_text("2 / 2")
     page.get_by_label("Edit this question").click()
     page.get_by_label("The question in other words").fill("How is sickness reported?")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".turn-question")).to_contain_text("2 / 2")
-    expect(answer).to_contain_text("sickness", timeout=60_000)
+    expect(answer).to_contain_text("sickness")
     page.get_by_role("button", name="Previous").click()
     expect(page.locator(".bubble")).to_have_text("When does the canteen open?")
     expect(answer).to_contain_text("2 / 2")
@@ -169,24 +169,32 @@ def test_a_reload_in_the_middle_loses_and_doubles_nothing(model_visit: Visit) ->
     model_visit.sign_in()
     page = model_visit.page
     ask(model_visit, "Tell me slowly when the canteen opens")
-    expect(page.locator("[data-text]").last).to_contain_text(PREFACE, timeout=30_000)
+    expect(page.locator("[data-text]").last).to_contain_text(PREFACE)
     page.wait_for_url(re.compile("/c/"))
     page.reload()
-    expect(page.locator("[data-text]").last).to_contain_text(PREFACE, timeout=30_000)
+    expect(page.locator("[data-text]").last).to_contain_text(PREFACE)
     assert page.locator("[data-text]").last.inner_text().count(PREFACE) == 1
     page.locator("[data-stop]").click()
-    expect(page.locator("article.answer").last).to_contain_text("Stopped", timeout=15_000)
+    expect(page.locator("article.answer").last).to_contain_text("Stopped")
+
+
+def writes(site: Site) -> bool:
+    """Whether the model server works on anything now."""
+    return bool(httpx.get(f"{site.model_url}/state").json()["active"])
 
 
 def test_stop_reaches_the_model_server(model_visit: Visit) -> None:
     model_visit.sign_in()
     page = model_visit.page
     ask(model_visit, "Tell me slowly about annual leave")
-    expect(page.locator("[data-text]").last).to_contain_text(PREFACE, timeout=30_000)
-    assert httpx.get(f"{model_visit.site.model_url}/state").json()["active"] == 1
+    expect(page.locator("[data-text]").last).to_contain_text(PREFACE)
+    assert writes(model_visit.site)
     page.locator("[data-stop]").click()
-    expect(page.locator("article.answer").last).to_contain_text("Stopped", timeout=15_000)
-    assert httpx.get(f"{model_visit.site.model_url}/state").json()["active"] == 0
+    expect(page.locator("article.answer").last).to_contain_text("Stopped")
+    deadline = time.monotonic() + 60  # by itself it would write for minutes
+    while writes(model_visit.site):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     expect(page.locator("article.answer").last).to_contain_text(PREFACE)
 
 
@@ -195,13 +203,13 @@ def test_a_killed_model_server_is_said_and_the_text_is_kept(model_visit: Visit) 
     model_visit.sign_in()
     page = model_visit.page
     ask(model_visit, "Tell me slowly about sick leave")
-    expect(page.locator("[data-text]").last).to_contain_text(PREFACE, timeout=30_000)
+    expect(page.locator("[data-text]").last).to_contain_text(PREFACE)
     assert site.model is not None
     site.model.kill()
     site.model.wait()
     answer = page.locator("article.answer").last
     try:
-        expect(answer).to_contain_text("not complete", timeout=5_000)
+        expect(answer).to_contain_text("not complete")
         expect(answer).to_contain_text(PREFACE)
         expect(answer.get_by_role("button", name="Ask again")).to_be_visible()
     finally:
@@ -240,7 +248,7 @@ def test_everything_fits_a_phone(chromium: Browser, live_site: Site) -> None:
     page.goto(f"{live_site.base_url}/")
     ask(window, "When does the canteen open?")
     answer = page.locator("article.answer:not(.is-streaming)").last
-    expect(answer).to_contain_text("noon", timeout=60_000)
+    expect(answer).to_contain_text("noon")
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     window.close()
 

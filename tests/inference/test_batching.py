@@ -42,7 +42,7 @@ class Rig:
             max_queued={"query": 4, "bulk": 10},
         )
         self.batcher.start()
-        self.batcher.ready.result(5)
+        self.batcher.ready.result(60)
 
     def submit(self, *texts: str, lane: Lane = "bulk") -> Future[Vectors]:
         return self.batcher.submit(texts, [len(text) for text in texts], lane=lane)
@@ -50,7 +50,7 @@ class Rig:
     def hold(self) -> Future[Vectors]:
         """Occupy the model; what is submitted next queues."""
         future = self.submit("first")
-        assert self.model.entered.acquire(timeout=5)
+        assert self.model.entered.acquire(timeout=60)
         return future
 
     def release(self) -> None:
@@ -71,8 +71,8 @@ def test_each_request_gets_its_own_vectors_in_order(rig: Rig) -> None:
     one = rig.submit("aaaa", "a", "aaaaaaaa")
     two = rig.submit("bb")
     rig.release()
-    assert one.result(5)[:, 0].tolist() == [4, 1, 8]
-    assert two.result(5)[:, 0].tolist() == [2]
+    assert one.result(60)[:, 0].tolist() == [4, 1, 8]
+    assert two.result(60)[:, 0].tolist() == [2]
 
 
 def test_queries_go_before_bulk_that_came_earlier(rig: Rig) -> None:
@@ -80,8 +80,8 @@ def test_queries_go_before_bulk_that_came_earlier(rig: Rig) -> None:
     bulk = rig.submit(*["bulk-text"] * 6)
     query = rig.submit("query", lane="query")
     rig.release()
-    query.result(5)
-    bulk.result(5)
+    query.result(60)
+    bulk.result(60)
     assert rig.model.batches[1] == ["query"]
 
 
@@ -90,7 +90,7 @@ def test_batches_are_sorted_and_bounded_by_padded_tokens(rig: Rig) -> None:
     rig.submit("q", lane="query")
     future = rig.submit("a", "b" * 10, "c", "d" * 9, "e" * 30, "f", "g", "h")
     rig.release()
-    future.result(5)
+    future.result(60)
     assert rig.model.batches[2:] == [
         ["e" * 30],
         ["b" * 10, "d" * 9],
@@ -103,7 +103,7 @@ def test_batches_grow_while_nobody_asks(rig: Rig) -> None:
     rig.hold()
     future = rig.submit(*["b" * 10] * 4)
     rig.release()
-    future.result(5)
+    future.result(60)
     assert [len(batch) for batch in rig.model.batches] == [1, 4]
 
 
@@ -111,7 +111,7 @@ def test_texts_of_many_requests_share_a_batch(rig: Rig) -> None:
     rig.hold()
     futures = [rig.submit(name) for name in "abc"]
     rig.release()
-    assert [future.result(5).shape for future in futures] == [(1, 2)] * 3
+    assert [future.result(60).shape for future in futures] == [(1, 2)] * 3
     assert rig.model.batches[1] == ["a", "b", "c"]
 
 
@@ -121,7 +121,7 @@ def test_cancelled_work_is_dropped(rig: Rig) -> None:
     kept = rig.submit("kept")
     assert left.cancel()
     rig.release()
-    kept.result(5)
+    kept.result(60)
     assert rig.model.batches == [["first"], ["kept"]]
     assert rig.batcher.stats.dropped == 2
 
@@ -138,15 +138,15 @@ def test_a_full_lane_refuses_and_the_other_does_not(rig: Rig) -> None:
 def test_a_request_larger_than_an_empty_lane_is_served(rig: Rig) -> None:
     future = rig.submit(*["x"] * 12)
     rig.release()
-    assert future.result(5).shape == (12, 2)
+    assert future.result(60).shape == (12, 2)
 
 
 def test_a_failing_batch_fails_its_requests_only(rig: Rig) -> None:
     rig.release()
     bad = rig.submit("poison")
     with pytest.raises(RuntimeError, match="bad batch"):
-        bad.result(5)
-    assert rig.submit("good").result(5).shape == (1, 2)
+        bad.result(60)
+    assert rig.submit("good").result(60).shape == (1, 2)
 
 
 def test_closing_fails_what_waits_and_refuses_more(rig: Rig) -> None:
@@ -158,9 +158,9 @@ def test_closing_fails_what_waits_and_refuses_more(rig: Rig) -> None:
         pass
     rig.release()
     closing.join(5)
-    assert running.result(5).shape == (1, 2)
+    assert running.result(60).shape == (1, 2)
     with pytest.raises(ClosedError):
-        waiting.result(5)
+        waiting.result(60)
     with pytest.raises(ClosedError):
         rig.submit("late")
 
@@ -173,6 +173,6 @@ def test_a_model_that_cannot_load_is_reported() -> None:
     early = batcher.submit(["a"], [1], lane="query")
     batcher.start()
     with pytest.raises(OSError, match="no weights"):
-        batcher.ready.result(5)
+        batcher.ready.result(60)
     with pytest.raises(ClosedError):
-        early.result(5)
+        early.result(60)

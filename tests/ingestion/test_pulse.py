@@ -77,7 +77,7 @@ def test_a_worker_that_gets_its_messages_lives_and_is_seen(clock: Clock, broker_
     assert 30 <= worker.probes <= 41
     alive = workers.workers_alive()
     assert alive["parse"] is not None
-    assert alive["parse"] < 5
+    assert alive["parse"] < 60
     assert alive["embed"] is None
     assert workers.queues_without_worker() == ["default", "embed"]
 
@@ -126,7 +126,7 @@ def test_silence_is_measured_and_an_orderly_end_is_not_waited_for(
     WorkerSign.objects.update(seen_at=timezone.now() - timedelta(seconds=100))
     seconds = workers.workers_alive()["parse"]
     assert seconds is not None
-    assert 99 < seconds < 110
+    assert 99 < seconds < 160
     assert "parse" in workers.queues_without_worker()
     worker.pulse.stop()
     assert workers.workers_alive()["parse"] is None

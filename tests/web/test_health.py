@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import pytest
@@ -54,15 +53,14 @@ async def test_a_missing_part_is_named_without_a_reason(
 ) -> None:
     async def broken() -> bool:
         if fault == "hangs":
-            await asyncio.sleep(60)
+            await asyncio.sleep(300)
         raise RuntimeError("postgresql://secret@host/db version 18.1")
 
     settings.LLM_BASE_URL = "http://127.0.0.1:1/v1"
-    monkeypatch.setattr(health, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(health, "TIMEOUT_SECONDS", 1.5)
     monkeypatch.setattr(health, f"_{part}", broken)
-    started = time.perf_counter()
-    status, body = await ready()
-    assert time.perf_counter() - started < 5
+    async with asyncio.timeout(60):
+        status, body = await ready()
     assert status == (200 if part == "llm" else 503)
     assert body["checks"][part] == "unavailable"
     assert set(body["checks"].values()) <= {"ok", "unavailable"}

@@ -156,9 +156,9 @@ def test_time_grows_with_the_text_not_faster() -> None:
     """Fuzz of nesting: a hostile text must not hold the process."""
 
     def seconds(text: str) -> float:
-        started = time.perf_counter()
+        started = time.process_time()  # whatever else the machine does
         render_answer(text, LINKS)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     for piece in ("[1", "**a", "> ", "[x](", "`", "| a ", "![", "<a"):
         assert seconds(piece * 4000) < 3.0, piece
