@@ -71,7 +71,10 @@ def server_cursor(*, is_planned_once: bool = True) -> CursorWrapper:
     connection.ensure_connection()
     cursor = _ServerCursor(cast("Connection[Any]", connection.connection))
     cursor.prepare = None if is_planned_once else False
-    return connection.make_cursor(cast("CursorWrapper", cursor))
+    bare = cast("CursorWrapper", cursor)
+    if connection.queries_logged:
+        return connection.make_debug_cursor(bare)
+    return connection.make_cursor(bare)
 
 
 def in_database(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:

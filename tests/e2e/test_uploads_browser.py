@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -99,11 +100,12 @@ def test_a_filter_outlives_a_poll_that_was_under_way(visit: Visit) -> None:
     )
     page.evaluate('htmx.trigger("#documents [data-poll]", "refresh")')
     page.locator("#name-filter").fill("Pear")
-    while len(held) < 2:
+    deadline = time.monotonic() + 60
+    while len(held) < 2 and time.monotonic() < deadline:
         page.wait_for_timeout(20)
     poll, filtered = sorted(held, key=lambda route: "q=" in route.request.url)
-    poll.continue_()
-    page.wait_for_timeout(500)
+    with page.expect_request_finished(lambda request: request == poll.request):
+        poll.continue_()
     filtered.continue_()
     expect(rows).to_have_count(1)
     expect(rows).to_contain_text("Pears")

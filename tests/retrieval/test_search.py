@@ -6,7 +6,7 @@ from django.core.exceptions import ValidationError
 from assistant.documents import actions as documents
 from assistant.documents.models import Collection, Document
 from assistant.permissions.models import Grant
-from assistant.retrieval import search
+from assistant.retrieval import calibration, search
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder, FakeReranker
 from tests.factories import make_collection, make_document, make_user
@@ -144,7 +144,7 @@ def test_the_keyword_arm_is_bm25(reader: User, fake_embedder: FakeEmbedder) -> N
     assert len(ranked) == 12
 
 
-def test_the_reranker_has_the_last_word(
+def test_a_trusted_reranker_turns_the_order(
     mine: Collection, reader: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from assistant import engines
@@ -154,6 +154,8 @@ def test_the_reranker_has_the_last_word(
         reranker, "rerank", lambda query, texts: [float("Sick" in t) for t in texts]
     )
     monkeypatch.setattr(engines, "reranker", lambda: reranker)
+    assert "canteen" in search("canteen noon", user=reader).passages[0].text
+    monkeypatch.setattr(calibration, "TRUST", 5.0)
     assert "Sick" in search("canteen noon", user=reader).passages[0].text
     assert "Sick" not in search("canteen noon", user=reader, rerank=False).passages[0].text
 
