@@ -93,6 +93,7 @@ def test_a_filter_outlives_a_poll_that_was_under_way(visit: Visit) -> None:
     page.locator("upload-zone input[type=file]").first.set_input_files(files)
     rows = page.locator("#documents tbody tr")
     expect(page.locator("#documents tr", has_text="ready")).to_have_count(2, timeout=SLOW)
+    page.wait_for_load_state("networkidle")
     held: list[Route] = []
     page.route(
         re.compile(f"{re.escape(collection)}documents/.*"),

@@ -11,9 +11,14 @@ export function refresh(id) {
   else if (list) window.htmx.trigger(list.querySelector("[data-poll]") ?? list, "refresh");
 }
 
-// Nothing moves under an open question or an open list of choices.
+// Nothing moves under an open question, an open list of choices, or a filter that is being typed.
 function isBusy() {
-  return document.querySelector("dialog[open]") !== null || document.activeElement?.id === "status-filter";
+  const { activeElement } = document;
+  return (
+    document.querySelector("dialog[open]") !== null ||
+    activeElement?.id === "status-filter" ||
+    (activeElement?.id === "name-filter" && activeElement.value !== activeElement.defaultValue)
+  );
 }
 
 function makeUp() {
@@ -30,6 +35,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   const { xhr, requestConfig, target } = detail;
   const { id } = target;
   if (!id) return;
+  xhr.addEventListener("loadend", () => setTimeout(makeUp));
   if (!requestConfig.elt.matches("[data-poll]")) {
     // A poll may replace the list that a filter or a deletion was meant for: the new one is meant.
     beforeItsAnswer(xhr, () => {
@@ -48,8 +54,13 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   xhr.addEventListener("loadend", () => {
     underWay.set(id, underWay.get(id) - 1);
     if (xhr.status === 0 || xhr.status >= 500) setTimeout(() => refresh(id), RETRY_MS);
-    makeUp();
   });
+});
+
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  if (!detail.target.id || !detail.requestConfig.elt.matches("[data-poll]") || !isBusy()) return;
+  detail.shouldSwap = false;
+  wanted.add(detail.target.id);
 });
 
 // htmx listens to "load", which comes after this.
