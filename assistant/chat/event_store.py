@@ -87,6 +87,18 @@ class _Write(NamedTuple):
     clears: bool = False
 
 
+def patient_client(seconds: float, **options: Any) -> redis.asyncio.Redis:
+    """A client with which hundreds of commands at once wait up to ``seconds`` for a connection.
+
+    redis-py's other kind of pool refuses them, which looks as if Redis were away.
+    """
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        settings.REDIS_URL, max_connections=_CONNECTIONS, timeout=seconds, **options
+    )
+    client: redis.asyncio.Redis = redis.asyncio.Redis.from_pool(pool)
+    return client
+
+
 class EventStore:
     """One for each event loop: connections belong to the loop that opened them.
 
@@ -95,17 +107,12 @@ class EventStore:
 
     def __init__(self) -> None:
         self.is_leaving = False
-        # Readers who all look at once wait for a connection; the other kind of pool refuses them.
-        self.client: redis.asyncio.Redis = redis.asyncio.Redis.from_pool(
-            redis.asyncio.BlockingConnectionPool.from_url(
-                settings.REDIS_URL,
-                max_connections=_CONNECTIONS,
-                timeout=10,
-                decode_responses=True,
-                socket_connect_timeout=3,
-                socket_timeout=10,
-                health_check_interval=30,
-            )
+        self.client = patient_client(
+            10,
+            decode_responses=True,
+            socket_connect_timeout=3,
+            socket_timeout=10,
+            health_check_interval=30,
         )
         self._script = self.client.register_script(_WRITE)
         self._logs: WeakValueDictionary[str, Log] = WeakValueDictionary()

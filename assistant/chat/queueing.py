@@ -23,12 +23,12 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import redis
-import redis.asyncio
 from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
 from redis.exceptions import RedisError
 
 from assistant import engines
+from assistant.chat.event_store import patient_client
 from assistant.chat.events import Delta, Done, Event, Status
 from assistant.chat.turn import Turn
 from assistant.per_loop import PerLoop
@@ -352,16 +352,7 @@ class _Keeper:
 
     def __init__(self) -> None:
         self.held: set[str] = set()
-        # Hundreds who come or end at once wait for a connection: refused, they would mean that
-        # Redis is away.
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            settings.REDIS_URL,
-            max_connections=20,
-            timeout=3,
-            socket_connect_timeout=1,
-            socket_timeout=3,
-        )
-        self._client = redis.asyncio.Redis.from_pool(pool)
+        self._client = patient_client(3, socket_connect_timeout=1, socket_timeout=3)
         self._scripts = {
             name: self._client.register_script(_source(name))
             for name in ("enter", "look", "renew", "leave")

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from tests.chaos.harness import Run, main
+from tests.chaos.kill_parsers import hit
 
 _ROOT = Path("/sys/fs/cgroup")
 _LIMIT = 64 << 10
@@ -23,31 +24,18 @@ _LIMIT = 64 << 10
 
 def fault(run: Run) -> None:
     with _starving() as group:
+
+        def move(child: psutil.Process) -> None:
+            (group / "cgroup.procs").write_text(str(child.pid))
+
         feeding = run.feed_beside()
         for _ in range(run.times):
             time.sleep(run.random.uniform(0, 0.6))
             run.wait_for_work()
-            _move_a_child(run, group)
+            hit(run, move, kind="moved", zygote=False)
         feeding.join()
         run.figures["ended by the kernel"] = _kills(group)
         run.check(_kills(group) > 0, "C-03 the kernel ended nobody: nothing was tested")
-
-
-def _move_a_child(run: Run, group: Path) -> None:
-    """Wait up to five seconds for a child to be parsing."""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        worker = run.site.worker("parse")
-        try:
-            zygotes = worker.children() if worker is not None else []
-            targets = [child for zygote in zygotes for child in zygote.children()]
-            if targets:
-                (group / "cgroup.procs").write_text(str(run.random.choice(targets).pid))
-                run.figures["moved"] = run.figures.get("moved", 0) + 1
-                return
-        except (psutil.Error, ProcessLookupError):
-            continue
-        time.sleep(0.002)
 
 
 def _kills(group: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import psutil
 
@@ -14,13 +15,14 @@ def fault(run: Run) -> None:
     for number in range(run.times):
         time.sleep(run.random.uniform(0, 0.6))
         run.wait_for_work()
-        _kill(run, zygote=number % 5 == 4)
+        zygote = number % 5 == 4
+        kind = "zygotes killed" if zygote else "children killed"
+        hit(run, psutil.Process.kill, kind=kind, zygote=zygote)
     feeding.join()
 
 
-def _kill(run: Run, *, zygote: bool) -> None:
+def hit(run: Run, act: Callable[[psutil.Process], object], *, kind: str, zygote: bool) -> None:
     """Wait up to five seconds for a child to be parsing; a zygote is there all the time."""
-    kind = "zygotes killed" if zygote else "children killed"
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         worker = run.site.worker("parse")
@@ -28,10 +30,10 @@ def _kill(run: Run, *, zygote: bool) -> None:
             zygotes = worker.children() if worker is not None else []
             targets = zygotes if zygote else [c for z in zygotes for c in z.children()]
             if targets:
-                run.random.choice(targets).kill()
+                act(run.random.choice(targets))
                 run.figures[kind] = run.figures.get(kind, 0) + 1
                 return
-        except psutil.Error:
+        except (psutil.Error, ProcessLookupError):
             continue
         time.sleep(0.002)
 

@@ -73,3 +73,11 @@ async def test_a_broken_log_tells_its_writer_and_its_readers(
     assert await reading == []
     with pytest.raises(RedisLost):
         log.append(Delta("two"))
+
+
+async def test_hundreds_at_once_wait_for_a_connection() -> None:
+    """The client's usual pool refuses the 101st, which reads as if Redis were away."""
+    key = f"many:{uuid4()}"
+    counts = await asyncio.gather(*(store().client.incr(key) for _ in range(300)))
+    assert sorted(counts) == list(range(1, 301))
+    await store().client.delete(key)
