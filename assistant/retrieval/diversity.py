@@ -8,7 +8,7 @@ Texts with different numbers are never the same: last year's price is what they 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Final
@@ -20,6 +20,8 @@ from assistant.retrieval.tracing import Decision
 _COMPARED: Final = 40
 _SAME: Final = 0.9
 _SKETCH: Final = 8
+# So many of those whose sketches agree are compared word by word.
+_LIKELY: Final = 3
 _WORD: Final = re.compile(r"\w+")
 _NUMBER: Final = re.compile(r"\d+")
 _SHINGLE_WORDS: Final = 3
@@ -36,25 +38,21 @@ def collapse(
     What comes after ``wanted`` different ones is left as it is.
     """
     kept: list[Passage] = []
-    texts: list[_Text] = []
     twins: list[Passage] = []
     decisions: list[Decision] = []
-    holders: defaultdict[int, list[int]] = defaultdict(list)
+    # What was kept, by the numbers in it: its place in ``kept``.
+    alike: defaultdict[tuple[str, ...], list[tuple[int, _Text]]] = defaultdict(list)
     compared = 0
     for passage in found[:_COMPARED]:
         if len(kept) >= wanted:
             break
         compared += 1
         text = _Text(passage.text)
-        sketch = text.sketch
-        shared = Counter(at for number in sketch for at in holders.get(number, ()))
-        likely = (at for at, count in shared.most_common(3) if 2 * count >= len(sketch))
-        same = next((at for at in likely if texts[at].says_the_same_as(text)), None)
+        rivals = alike[tuple(_NUMBER.findall(passage.text))]
+        same = next((at for at, rival in _likely(text, rivals) if rival.is_near(text)), None)
         if same is None:
-            for number in sketch:
-                holders[number].append(len(kept))
+            rivals.append((len(kept), text))
             kept.append(passage)
-            texts.append(text)
             continue
         twin = kept[same]
         twins.append(passage)
@@ -76,16 +74,12 @@ class _Text:
         self._text = text
 
     @cached_property
-    def sketch(self) -> list[int]:
+    def sketch(self) -> set[int]:
         """The smallest hashes of its words: texts that share nine words in ten share most."""
         words = self._text.casefold().split()
         if len(self._text) > _LONGEST_MEAN_WORD * len(words):
             words = [self._text[at : at + 4] for at in range(0, max(1, len(self._text) - 3))]
-        return sorted(set(map(hash, words)))[:_SKETCH]
-
-    @cached_property
-    def numbers(self) -> list[str]:
-        return _NUMBER.findall(self._text)
+        return set(sorted(set(map(hash, words)))[:_SKETCH])
 
     @cached_property
     def shingles(self) -> set[object]:
@@ -98,8 +92,16 @@ class _Text:
         width = _SHINGLE_CHARACTERS
         return {joined[at : at + width] for at in range(max(1, len(joined) - width + 1))}
 
-    def says_the_same_as(self, other: _Text) -> bool:
-        if self.numbers != other.numbers:
-            return False
+    def is_near(self, other: _Text) -> bool:
         first, second = self.shingles, other.shingles
         return len(first & second) >= _SAME * len(first | second)
+
+
+def _likely(text: _Text, rivals: Sequence[tuple[int, _Text]]) -> list[tuple[int, _Text]]:
+    """Those whose sketch agrees with that of ``text`` in half of it, most first."""
+    if not rivals:
+        return []
+    shared = ((len(text.sketch & rival.sketch), at, rival) for at, rival in rivals)
+    half = len(text.sketch) / 2
+    best = sorted(((-count, at, rival) for count, at, rival in shared if count >= half))
+    return [(at, rival) for _, at, rival in best[:_LIKELY]]

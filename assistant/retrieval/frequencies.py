@@ -38,16 +38,14 @@ def code(quoted: str) -> int:
 
 
 class Frequencies:
-    """Those of several chunks, unpacked once.
+    """Those of several chunks.
 
     ``packed`` are their packed frequencies one after the other, ``sizes`` how many bytes each has.
     """
 
     def __init__(self, packed: bytes, sizes: np.ndarray) -> None:
-        values = np.frombuffer(packed, dtype="<u4")
-        self._codes = values >> _OFTEN_BITS
-        self._often = values & _MOST_OFTEN
-        self._owners = np.repeat(np.arange(len(sizes)), sizes // 4)
+        self._values = np.frombuffer(packed, dtype="<u4")
+        self._ends = np.cumsum(sizes, dtype=np.int64) // 4
         self.chunks = len(sizes)
 
     @classmethod
@@ -65,8 +63,9 @@ class Frequencies:
         is_likely = np.zeros(_LOWER_BITS + 1, dtype=bool)
         lower = [wanted & _LOWER_BITS for alternatives in terms for wanted in alternatives]
         is_likely[lower] = True
-        likely = np.flatnonzero(is_likely[self._codes & _LOWER_BITS])
-        codes, often, owners = self._codes[likely], self._often[likely], self._owners[likely]
+        likely = np.flatnonzero(is_likely.take((self._values >> _OFTEN_BITS).astype(np.uint16)))
+        owners = np.searchsorted(self._ends, likely, side="right")
+        codes, often = self._values[likely] >> _OFTEN_BITS, self._values[likely] & _MOST_OFTEN
         for column, alternatives in enumerate(terms):
             for wanted in alternatives:
                 hits = np.flatnonzero(codes == wanted)

@@ -396,19 +396,23 @@ def _reordered(retrieved: _Retrieved, reranker: Reranker, reranked: reranking.Re
 def _finished(wanted: _Wanted, retrieved: _Retrieved) -> SearchResult:
     """Chances instead of scores, twins last or gone, at most ``limit``, within the budget."""
     clock, trace, calibrated = retrieved.clock, retrieved.trace, retrieved.calibrated
-    found = _with_chances(wanted, retrieved)
+    trace.chances = _falling_chances(wanted, retrieved)
     places = wanted.limit if wanted.budget is None else wanted.limit + MARGIN
-    found, twins, trace.decisions = diversity.collapse(found, wanted=places)
+    found, twins, trace.decisions = diversity.collapse(retrieved.found, wanted=places)
     clock.lap("diversity")
     relevance = _relevance(wanted, retrieved) if found else 0.0
     if wanted.budget is None:
+        found = _with_chances(found[: wanted.limit], trace.chances)
         # Better the same again than fewer than were asked for, or could be seen.
         lowest = found[-1].score if found else 0.0
+        twins = _with_chances(twins[: wanted.limit - len(found)], trace.chances)
         found += [replace(twin, score=min(twin.score, lowest)) for twin in twins]
-        found = found[: wanted.limit]
     else:
         found, decisions = passages.fit(
-            found, limit=wanted.limit, budget=wanted.budget, neighbours=retrieved.neighbours
+            _with_chances(found, trace.chances),
+            limit=wanted.limit,
+            budget=wanted.budget,
+            neighbours=retrieved.neighbours,
         )
         trace.decisions += decisions
         clock.lap("fit")
@@ -437,18 +441,19 @@ def _relevance(wanted: _Wanted, retrieved: _Retrieved) -> float:
     return max(relevance, retrieved.calibrated.threshold) if is_quoted else relevance
 
 
-def _with_chances(wanted: _Wanted, retrieved: _Retrieved) -> list[Passage]:
+def _falling_chances(wanted: _Wanted, retrieved: _Retrieved) -> dict[int, float]:
+    """Of each candidate, by its chunk; they fall in the order of the candidates."""
     reranked = [item.score for item in retrieved.trace.reranked]
     name: CurveName = "reranked" if reranked else wanted.mode
     chances = calibration.falling(_chances(retrieved, name, reranked))
-    retrieved.trace.chances = {
+    return {
         passage.chunk_ids[0]: chance
         for passage, chance in zip(retrieved.found, chances, strict=True)
     }
-    return [
-        replace(passage, score=chance)
-        for passage, chance in zip(retrieved.found, chances, strict=True)
-    ]
+
+
+def _with_chances(found: Sequence[Passage], chances: Mapping[int, float]) -> list[Passage]:
+    return [replace(passage, score=chances[passage.chunk_ids[0]]) for passage in found]
 
 
 def _chances(retrieved: _Retrieved, name: CurveName, reranked: Sequence[float]) -> list[float]:

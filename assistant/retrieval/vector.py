@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import orjson
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
-from pgvector import HalfVector
 
 from assistant.database import server_cursor
 from assistant.retrieval.models import EmbeddingSpace
@@ -68,7 +69,7 @@ def nearest(
         visible, most = _visible(scope, space, limit=limit)
     if not visible:
         return Nearest([], "nothing visible")
-    params = {**scope.params, "query": HalfVector(vector).to_text(), "limit": limit}
+    params = {**scope.params, "query": _as_text(vector), "limit": limit}
     if visible <= most or _names_documents(scope):
         return Nearest(_exact(scope, space, params, few=visible <= most), "exact")
     found = _approximate(scope, space, params)
@@ -179,6 +180,12 @@ def _approximate(scope: Scope, space: EmbeddingSpace, params: Params) -> list[Ra
             connection.cursor(),
         )
     )
+
+
+def _as_text(vector: Vectors) -> str:
+    """As a literal of pgvector, which rounds it to what it compares."""
+    numbers = np.ascontiguousarray(vector, dtype=np.float32)
+    return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def _query(space: EmbeddingSpace) -> str:
