@@ -11,7 +11,8 @@ import asyncio
 import os
 import ssl
 import threading
-from math import ceil
+from contextvars import Context
+from dataclasses import dataclass
 from typing import Final, cast
 
 import aiohttp
@@ -19,8 +20,9 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream
 
-# The extension of a response with aiohttp's own.
+# The extensions of a response with aiohttp's own, and with what its loop looks at together.
 _RAW: Final = "aiohttp"
+_TICKS: Final = "ticks"
 # Streams that wait wake at these moments, many in one turn of the loop; it is what a token that
 # comes just as the time is over has left to be among them.
 _TICK_SECONDS: Final = 0.01
@@ -47,6 +49,7 @@ class StreamingTransport(AiohttpTransport):
 
     def __init__(self, verify: ssl.SSLContext) -> None:
         super().__init__(verify=verify, trust_env=False, client=self._session)
+        self._ticks = _Ticks()
 
     def _session(self) -> aiohttp.ClientSession:
         # Idle connections go before vLLM's own five seconds are over. No limit: admission has one.
@@ -65,47 +68,121 @@ class StreamingTransport(AiohttpTransport):
             raise
         if "Content-Encoding" not in response.headers:
             stream = cast("AiohttpResponseStream", response.stream)
-            response.extensions[_RAW] = stream._aiohttp_response
+            response.extensions |= {_RAW: stream._aiohttp_response, _TICKS: self._ticks}
         return response
 
 
+@dataclass(slots=True, eq=False)
+class _Wait:
+    """For more than ``taken`` bytes of ``content``, then for what comes within ``hold`` seconds.
+
+    ``found`` is what came first: what breaks meanwhile does not take it along. ``due`` is when the
+    wait is over, 0 while nothing has come.
+    """
+
+    content: aiohttp.StreamReader
+    taken: int
+    hold: float
+    deadline: float
+    woken: asyncio.Future[None]
+    found: bytes = b""
+    due: float = 0.0
+
+    def rest(self) -> bytes:
+        """``found`` and what has come since. Raises what broke the content before."""
+        if self.found and self.content.exception() is not None:
+            return self.found
+        return self.found + self.content.read_nowait()
+
+
+class _Ticks:
+    """All streams of a loop that wait are looked at together.
+
+    A timer for each of them, a wake for each token and a limit around each read cost a busy
+    process more than the tokens themselves.
+    """
+
+    def __init__(self) -> None:
+        self.waits: set[_Wait] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, wait: _Wait) -> None:
+        """To be woken when it is over, the content ends or breaks; TimeoutError at the deadline.
+
+        Whoever waits takes it out of ``waits`` again.
+        """
+        self.waits.add(wait)
+        if self._timer is None:
+            self._arm()
+
+    def _arm(self) -> None:
+        loop = asyncio.get_running_loop()
+        at = (loop.time() // _TICK_SECONDS + 1) * _TICK_SECONDS
+        self._timer = loop.call_at(at, self._look, context=Context())
+
+    def _look(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        for wait in self.waits:
+            if wait.woken.done():
+                continue
+            if wait.due:
+                if now >= wait.due:
+                    wait.woken.set_result(None)
+            elif wait.content.is_eof() or wait.content.exception() is not None:
+                wait.woken.set_result(None)
+            elif wait.content.total_bytes > wait.taken:
+                wait.found = wait.content.read_nowait()
+                wait.due = now + wait.hold
+            elif now >= wait.deadline:
+                wait.woken.set_exception(TimeoutError())
+        if self.waits:
+            self._arm()
+
+
 class Body:
-    """What comes of a streamed response, as much at a time as there is. Raises httpx.HTTPError."""
+    """What comes of a streamed response, as much at a time as there is.
+
+    Raises httpx.HTTPError, and TimeoutError at the deadline, a moment of the loop's clock.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         self._raw: aiohttp.ClientResponse | None = response.extensions.get(_RAW)
+        self._ticks: _Ticks | None = response.extensions.get(_TICKS)
         self._chunks = response.aiter_bytes()
+        self._taken = 0
 
-    async def read(self) -> bytes | None:
-        """What has come; waits until there is something. None at the end."""
-        if self._raw is None:
-            return await anext(self._chunks, None)
+    async def read(self, deadline: float, *, hold: float = 0.0) -> bytes | None:
+        """What has come; waits until there is something. None at the end.
+
+        With ``hold`` also what comes within so many seconds and a tick after it.
+        """
+        if self._raw is None or self._ticks is None:
+            async with asyncio.timeout_at(deadline):
+                return await anext(self._chunks, None)
+        content = self._raw.content
         try:
-            return await self._raw.content.readany() or None
+            if hold:
+                loop = asyncio.get_running_loop()
+                if loop.time() >= deadline:  # what comes may be no token, again and again
+                    raise TimeoutError
+                woken = loop.create_future()
+                wait = _Wait(content, self._taken, hold, deadline, woken)
+                self._ticks.add(wait)
+                try:
+                    await woken
+                finally:
+                    self._ticks.waits.discard(wait)
+                found = wait.rest()
+            else:
+                async with asyncio.timeout_at(deadline):
+                    found = await content.readany()
+        except TimeoutError:  # is an OSError
+            raise
         except (aiohttp.ClientError, OSError) as error:
             raise httpx.ReadError(str(error)) from error
-
-    async def during(self, seconds: float) -> bytes:
-        """What comes within ``seconds`` and a tick.
-
-        Empty where that cannot be told, or when it broke.
-        """
-        if self._raw is None or (connection := self._raw.connection) is None:
-            return b""
-        # One read and one parse for all of it: it waits in the socket.
-        if (transport := connection.transport) is not None:
-            transport.pause_reading()
-        now = asyncio.get_running_loop().time()
-        await asyncio.sleep(ceil((now + seconds) / _TICK_SECONDS) * _TICK_SECONDS - now)
-        if transport is not None:
-            transport.resume_reading()
-        # The loop looks at the socket, then reads it.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        try:
-            return self._raw.content.read_nowait()
-        except (aiohttp.ClientError, OSError):  # reading on says so
-            return b""
+        self._taken = content.total_bytes
+        return found or None
 
 
 class Connections:

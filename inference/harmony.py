@@ -16,6 +16,7 @@ _TOKEN: Final = re.compile(r"<\|[a-z_]{1,20}\|>")
 _PARTIAL_TOKEN: Final = re.compile(r"<(?:\|(?:[a-z_]{1,20}\|?)?)?\Z")
 _WORDS: Final = ("assistantfinal", "assistantcommentary", "assistantanalysis")
 _MARKER: Final = re.compile("|".join((_TOKEN.pattern, *_WORDS)))
+_ALL_BEGIN: Final = "assistant"
 _LONGEST_WORD: Final = max(map(len, _WORDS))
 _PARTIAL_WORD: Final = re.compile(
     r"a(?:" + "|".join(sorted({word[1:n] for word in _WORDS for n in range(1, len(word))})) + r")\Z"
@@ -48,6 +49,14 @@ class HarmonyFilter:
     def feed(self, delta: str) -> str:
         text = self._held + delta
         self._held = ""
+        # Nearly all text: nothing in it is a marker, and its end begins none.
+        if (
+            self._mode is _Mode.VISIBLE
+            and "<" not in text
+            and _ALL_BEGIN not in text
+            and not _PARTIAL_WORD.search(text, max(0, len(text) - _LONGEST_WORD + 1))
+        ):
+            return text
         shown: list[str] = []
         at = 0
         if self._mode is _Mode.START:

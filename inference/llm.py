@@ -249,8 +249,6 @@ class OpenAIChatLLM:
             body = Body(response)
             while not attempt.done:
                 chunk = await self._chunk(body, deadline, started=started)
-                if chunk and started and self._coalesce:
-                    chunk += await body.during(self._coalesce)
                 for data in _parsed(parser, chunk):
                     self._note(data, attempt, model)
                 said = attempt.take()
@@ -300,8 +298,7 @@ class OpenAIChatLLM:
     async def _chunk(self, body: Body, deadline: float, *, started: bool) -> bytes | None:
         """The next piece of the body, None at its end."""
         try:
-            async with asyncio.timeout_at(deadline):
-                return await body.read()
+            return await body.read(deadline, hold=self._coalesce if started else 0.0)
         except TimeoutError:
             seconds = self._inter_token_timeout if started else self._first_token_timeout
             raise llm_errors.timed_out(seconds, started=started) from None

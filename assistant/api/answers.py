@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, ClassVar
 from uuid import UUID
@@ -119,7 +119,7 @@ class AnswersView(AsyncAPIView):
         )
 
 
-async def _frames(produced: AsyncGenerator[Event, None]) -> AsyncIterator[str]:
+async def _frames(produced: AsyncGenerator[Event, None]) -> AsyncGenerator[str, None]:
     """The events as they come. What goes wrong becomes the last event: the status is long sent."""
     number = 0
     async with aclosing(with_heartbeat(produced, seconds=settings.HEARTBEAT_SECONDS)) as events:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, cast
@@ -397,7 +397,7 @@ async def _chunks(
             yield f"data: {_encoder.encode(error_json(problem_of(error)))}\n\n"
 
 
-async def _begun(frames: AsyncGenerator[str, None]) -> AsyncIterator[str]:
+async def _begun(frames: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
     """``frames`` once the first is there: what fails before it is told by the status."""
     first = await anext(frames)
 

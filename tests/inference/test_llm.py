@@ -212,8 +212,9 @@ async def test_a_connection_killed_mid_answer_is_lost() -> None:
         await engine.aclose()
 
 
+@pytest.mark.parametrize("coalesce", [0.0, 0.05])
 @pytest.mark.parametrize("first", [b"", sse(delta(content="Half"), done=False)])
-async def test_a_silent_server_times_out(first: bytes) -> None:
+async def test_a_silent_server_times_out(first: bytes, coalesce: float) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + (chunk(first) if first else b""))
         # Keep-alive comments are not tokens and must not hold the reader.
@@ -222,7 +223,9 @@ async def test_a_silent_server_times_out(first: bytes) -> None:
             await asyncio.sleep(0.05)
 
     async with raw_server(script) as url:
-        engine = OpenAIChatLLM(url, "m", first_token_timeout=0.4, inter_token_timeout=0.2)
+        engine = OpenAIChatLLM(
+            url, "m", first_token_timeout=0.4, inter_token_timeout=0.2, coalesce=coalesce
+        )
         error = await failure(engine.stream(request()))
         assert error.code == "llm_timeout"
         assert ("begin" in error.detail) is (not first)
@@ -274,8 +277,51 @@ async def test_the_first_token_comes_at_once_and_the_next_ones_together() -> Non
         await engine.aclose()
 
 
+async def test_a_held_token_is_shown_when_the_connection_breaks_meanwhile() -> None:
+    shown, broken = asyncio.Event(), asyncio.Event()
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + chunk(sse(delta(content="Yes"), done=False)))
+        await shown.wait()
+        writer.write(chunk(sse(delta(content=" it is"), done=False)))
+        await writer.drain()
+        await asyncio.sleep(0.2)
+        writer.transport.abort()
+        broken.set()
+
+    async with raw_server(script) as url:
+        engine = OpenAIChatLLM(url, "m", coalesce=1.0)
+        stream = engine.stream(request())
+        assert await anext(stream) == TextDelta("Yes")
+        shown.set()
+        assert await anext(stream) == TextDelta(" it is")
+        assert broken.is_set()
+        assert (await failure(stream)).code == "llm_lost"
+        await engine.aclose()
+
+
+async def test_many_streams_are_woken_together_and_each_gets_its_own() -> None:
+    words = [f" {n}" for n in range(40)]
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number, word in enumerate(words):
+            head = b"" if number else HEAD
+            writer.write(head + chunk(sse(delta(content=word), done=False)))
+            await asyncio.sleep(0.01)
+        writer.write(chunk(sse(delta("stop"))) + b"0\r\n\r\n")
+        await writer.drain()
+
+    async with raw_server(script) as url:
+        engine = OpenAIChatLLM(url, "m", coalesce=0.05)
+        answers = await asyncio.gather(*(collect(engine.stream(request())) for _ in range(20)))
+        assert {texts(events) for events in answers} == {"".join(words)}
+        assert all(len(events) < len(words) for events in answers)
+        await engine.aclose()
+
+
+@pytest.mark.parametrize("coalesce", [0.0, 0.05])
 @pytest.mark.parametrize("how", ["close", "cancel"])
-async def test_leaving_ends_the_upstream_request(how: str) -> None:
+async def test_leaving_ends_the_upstream_request(how: str, coalesce: float) -> None:
     gone = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -285,7 +331,7 @@ async def test_leaving_ends_the_upstream_request(how: str) -> None:
         gone.set()
 
     async with raw_server(script) as url:
-        engine = OpenAIChatLLM(url, "m")
+        engine = OpenAIChatLLM(url, "m", coalesce=coalesce)
         stream = engine.stream(request())
         assert isinstance(await anext(stream), TextDelta)
         if how == "close":
