@@ -11,7 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from assistant.chat.claims import adds, differs, without_bullet
-from assistant.chat.quoting import Span, find_quote, sentences, words_of_sentences
+from assistant.chat.quoting import (
+    Span,
+    find_quote,
+    sentences,
+    sentences_with,
+    words_of_sentences,
+)
 from inference.extractive import terms
 
 # What may still become a marker when the next delta comes; longer text is no marker.
@@ -29,6 +35,9 @@ SUPPORT = 0.6
 CANDIDATES = 3
 MIN_VERBATIM_CHARACTERS = 12
 MAX_QUOTE_CHARACTERS = 400
+# The end of a paragraph in which its last sentence mostly lies: 500 streams that cite in the same
+# second would take turns to go through all of it.
+_USUAL_CHARACTERS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,11 @@ class MarkerParser:
     def feed(self, text: str) -> Iterator[str | Marker]:
         """Text to show and markers, in order; what may be half a marker is held back."""
         buffer = self._held + text
+        if "[" not in buffer and "［" not in buffer and "【" not in buffer:
+            self._held = ""
+            if buffer:
+                yield self._plain(buffer)
+            return
         match = _OPEN.search(buffer)
         self._held = buffer[match.start() :] if match else ""
         yield from self._split(buffer[: match.start()] if match else buffer)
@@ -110,8 +124,11 @@ def _numbers(written: str) -> Iterator[int]:
 
 def _last_sentence(text: str) -> str:
     """The sentence that a marker at the end of ``text`` stands behind."""
-    found = sentences(text)
-    return text[found[-1].start : found[-1].end] if found else ""
+    tail = text[-_USUAL_CHARACTERS:]
+    found = sentences(tail)
+    if len(found) < 2:  # its beginning may be cut off
+        tail, found = text, sentences(text)
+    return tail[found[-1].start : found[-1].end] if found else ""
 
 
 def bind(claim: str, source: str, *, about: str = "") -> Quote | None:
@@ -165,7 +182,8 @@ def _best_sentences(
 ) -> Quote:
     bags = words_of_sentences(source)
     wanted = set(terms(claim))
-    weights = {word: 1 / (1 + sum(word in bag for bag in bags)) for word in wanted}
+    count = sentences_with(source)
+    weights = {word: 1 / (1 + count.get(word, 0)) for word in wanted}
     total = sum(weights.values())
     found: list[tuple[float, Span]] = []
     for i, bag in enumerate(bags):

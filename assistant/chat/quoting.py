@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,7 +20,7 @@ _SAME = str.maketrans(
         "*": "", "_": "", "`": "",
     }
 )  # fmt: skip
-_PIECES = re.compile(r"(?P<plain>[!-)+-^a-~]+)|.", re.DOTALL)
+_PIECES = re.compile(r"(?P<plain>[!-)+-^a-~]+(?: [!-)+-^a-~]+)*)|.", re.DOTALL)
 _SENTENCE_END = re.compile(
     r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9À-ÖØ-Þ])|(?<=[。！？])|\n+"
 )
@@ -118,3 +119,9 @@ def sentences(text: str) -> tuple[Span, ...]:
 def words_of_sentences(text: str) -> tuple[frozenset[str], ...]:
     """The content words of each of ``sentences(text)``."""
     return tuple(frozenset(terms(text[span.start : span.end])) for span in sentences(text))
+
+
+@lru_cache(maxsize=_KEPT)
+def sentences_with(text: str) -> Mapping[str, int]:
+    """In how many of ``sentences(text)`` each content word stands."""
+    return Counter(word for words in words_of_sentences(text) for word in words)
