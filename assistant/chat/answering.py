@@ -227,24 +227,24 @@ def _ms(started: float) -> float:
     return round((perf_counter() - started) * 1000, 2)
 
 
-async def generate(answer_id: UUID) -> None:
-    """Produce one stored answer from PENDING to a final status.
+async def generate(turn: Turn) -> None:
+    """Produce one stored answer that was claimed, to a final status.
 
     Stops when its reader says so, when the right to a source or the account is withdrawn, and at
     the deadline; each closes the request to the model server.
     """
-    turn = await recording.claim(answer_id)
-    if turn is None:
-        return
-    events = EventLog(answer_id)
+    assert turn.answer_id is not None
+    events = EventLog(turn.answer_id)
+    # The search waits for others most of its time.
+    noting = asyncio.ensure_future(rights.note_snapshot(turn))
     try:
         last = await _write(turn, events)
     except asyncio.CancelledError:
         last = watching.RESTARTED
     except Exception:
-        log.exception("answer %s failed", answer_id)
+        log.exception("answer %s failed", turn.answer_id)
         last = Failed("internal", "Something went wrong while answering.", retryable=True)
-    await asyncio.shield(_end(turn, events, last))
+    await asyncio.shield(_end(turn, events, last, noting))
 
 
 async def _write(turn: Turn, events: EventLog) -> Event:
@@ -262,9 +262,12 @@ async def _write(turn: Turn, events: EventLog) -> Event:
     raise AssertionError("an answer ended without its last event")
 
 
-async def _end(turn: Turn, events: EventLog, last: Event) -> None:
+async def _end(turn: Turn, events: EventLog, last: Event, noting: asyncio.Future[None]) -> None:
     """The row first: a reader who sees the last event finds the answer stored."""
     assert turn.answer_id is not None
+    await asyncio.wait({noting})
+    if not noting.cancelled() and (error := noting.exception()):
+        log.error("what answer %s could read is not known: %r", turn.answer_id, error)
     await recording.finish(turn, last)
     try:
         if isinstance(last, Failed) and last.code == "revoked":

@@ -102,14 +102,14 @@ def reserve(ticket: UUID, asker: Asker) -> None:
     except RedisError as error:
         _note_loss(error)
         return
-    _admit_or_raise(_read(given))
+    _note_admitted(ticket, _admit_or_raise(_read(given)))
 
 
 async def take_place(asker: Asker) -> UUID:
     """As ``reserve``, for an answer that is not stored, before its first byte."""
     ticket = uuid4()
     if engines.llm().is_language_model:
-        await _enter(str(ticket), asker)
+        _note_admitted(ticket, await _enter(str(ticket), asker))
     return ticket
 
 
@@ -167,6 +167,10 @@ async def spare_place() -> AsyncGenerator[bool, None]:
 async def _wait(ticket: str, asker: Asker, *, is_in_line: bool) -> AsyncGenerator[int, None]:
     """Places in the line as they change, counting from 1; ends when it is this one's turn."""
     began = time.monotonic()
+    if _admitted.pop(ticket, 0.0) > began:
+        WAITED.observe(0)
+        _keeper().keep(ticket)
+        return
     told = 0
     while (answer := await _enter(ticket, asker, is_in_line=is_in_line)).verdict == "waiting":
         is_in_line = True
@@ -179,6 +183,19 @@ async def _wait(ticket: str, asker: Asker, *, is_in_line: bool) -> AsyncGenerato
         await asyncio.sleep(0.1 if answer.ahead <= 4 else 0.4)
     WAITED.observe(time.monotonic() - began)
     _keeper().keep(ticket)
+
+
+def _note_admitted(ticket: UUID, answer: _Answer) -> None:
+    """Its answer, which begins in a moment in this process, need not ask again."""
+    if answer.verdict == "running":
+        now = time.monotonic()
+        for stale in [key for key, until in list(_admitted.items()) if until < now]:
+            _admitted.pop(stale, None)
+        _admitted[str(ticket)] = now + LEASE_SECONDS / 3
+
+
+# Tickets whose turn it was when they took their place, until when that is sure.
+_admitted: dict[str, float] = {}
 
 
 async def _enter(ticket: str, asker: Asker, *, is_in_line: bool = False) -> _Answer:

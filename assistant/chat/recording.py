@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from assistant.chat import branching, choosing, rights
+from assistant.chat import branching, choosing
 from assistant.chat.abstaining import stored
 from assistant.chat.bundling import keep
 from assistant.chat.events import CitationFound, Delta, Done, Event, Failed
@@ -32,9 +32,8 @@ UNFINISHED = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
 HISTORY_TURNS = 4
 
 
-@in_database
 def claim(answer_id: UUID) -> Turn | None:
-    """Take a PENDING answer; None when another process has it, or it is gone."""
+    """Take a PENDING answer; None when another process has it, or it is gone. Queries."""
     if not Message.objects.filter(pk=answer_id, status=AnswerStatus.PENDING).update(
         status=AnswerStatus.STREAMING
     ):
@@ -42,11 +41,10 @@ def claim(answer_id: UUID) -> Turn | None:
     answer = Message.objects.select_related("conversation__user", "parent").get(pk=answer_id)
     conversation, question = answer.conversation, answer.parent
     assert question is not None
-    collections = chosen_collections(conversation)
     return Turn(
         question=question.text,
         user=conversation.user,
-        collections=collections,
+        collections=chosen_collections(conversation),
         filters=answer.narrowing.get("filters"),
         attachments=conversation.attachments_id,
         ignored=answer.narrowing.get("ignored", ()),
@@ -54,7 +52,6 @@ def claim(answer_id: UUID) -> Turn | None:
         choice=choosing.still_chosen(conversation.user, answer.model),
         history=_history(question, user=conversation.user),
         answer_id=answer_id,
-        rights_hash=rights.snapshot_hash(conversation.user, collections),
         affinity=str(conversation.pk),
     )
 

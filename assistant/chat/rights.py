@@ -58,6 +58,12 @@ def snapshot_hash(user: AnyUser, collections: Sequence[UUID] | None) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
+@in_database
+def note_snapshot(turn: Turn) -> None:
+    """Keep what the question may read now, for its bundle."""
+    turn.rights_hash = snapshot_hash(turn.user, turn.collections)
+
+
 def cache_salt(user: AnyUser) -> str:
     """Separates the model server's prefix caches by person: a hit would tell by its speed."""
     return hmac.new(settings.SECRET_KEY.encode(), str(user.pk).encode(), hashlib.sha256).hexdigest()

@@ -12,10 +12,13 @@ from contextvars import Context
 from time import perf_counter
 from uuid import UUID
 
-from assistant.chat import watching
+from django.db import DatabaseError
+
+from assistant.chat import recording, watching
 from assistant.chat.answering import generate
 from assistant.chat.event_store import store
 from assistant.chat.suggesting import suggest
+from assistant.chat.turn import Turn
 from assistant.database import shared_threads
 
 log = logging.getLogger(__name__)
@@ -51,25 +54,34 @@ async def drain(seconds: float) -> None:
 
 
 def start(answer_id: UUID) -> None:
-    """Called from any thread, after the commit that stored the answer."""
-    if _loop is None:
+    """Called from a thread that queries, after the commit that stored the answer."""
+    # Draining may take it away meanwhile.
+    if (loop := _loop) is None:
         log.error("no event loop to answer %s on", answer_id)
         return
-    # Not in the caller's context: it holds the thread that ends with the caller's request.
-    _loop.call_soon_threadsafe(_spawn, answer_id, context=Context())
+    try:
+        # Here and now: in another thread it would compete with the response.
+        turn = recording.claim(answer_id)
+    except DatabaseError:
+        log.exception("answer %s could not begin", answer_id)
+        return
+    if turn is not None:
+        # Not in the caller's context: it holds the thread that ends with the caller's request.
+        loop.call_soon_threadsafe(_spawn, turn, context=Context())
 
 
-def _spawn(answer_id: UUID) -> None:
-    task = asyncio.create_task(_detached(answer_id))
+def _spawn(turn: Turn) -> None:
+    task = asyncio.create_task(_detached(turn))
     _running.add(task)
     task.add_done_callback(_ended)
 
 
-async def _detached(answer_id: UUID) -> None:
+async def _detached(turn: Turn) -> None:
     """Queries run in any free thread: answers do not wait for each other's."""
+    assert turn.answer_id is not None
     async with shared_threads():
-        await generate(answer_id)
-        await suggest(answer_id)
+        await generate(turn)
+        await suggest(turn.answer_id)
 
 
 def _ended(task: asyncio.Task[None]) -> None:

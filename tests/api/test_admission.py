@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import sync_to_async
 from django.conf import LazySettings
 from django.contrib.auth.models import Group
 
@@ -151,7 +151,7 @@ def test_another_model_is_for_who_may_choose_it(
     conversation = post(caller, "/conversations/", {}).json()["id"]
     asked = {"content": body["question"], "model": "Thorough"}
     answer = post(caller, f"/conversations/{conversation}/messages/", asked).json()["answer"]
-    turn = async_to_sync(recording.claim)(UUID(answer["id"]))
+    turn = recording.claim(UUID(answer["id"]))
     assert turn is not None
     assert turn.choice is not None
     assert turn.choice.model == "120b"

@@ -20,6 +20,7 @@ from assistant.users.models import User
 from inference.fakes import FakeLLM, say
 from inference.prompts import NO_ANSWER
 from inference.types import EngineError, Finished, TextDelta, Thinking
+from tests.chat.writing import generate
 from tests.factories import make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -123,7 +124,7 @@ async def test_leaving_closes_the_upstream_stream(reader: User, fake_llm: FakeLL
 
 
 async def generated(answer: Message) -> Message:
-    await answering.generate(answer.pk)
+    await generate(answer.pk)
     return await Message.objects.select_related("conversation__user").aget(pk=answer.pk)
 
 
@@ -173,7 +174,7 @@ async def test_an_unreachable_model_server_fails_with_words(
 async def test_stop_ends_the_upstream_and_keeps_the_text(reader: User, fake_llm: FakeLLM) -> None:
     fake_llm.scripts = [[TextDelta("Thirty "), 300.0, Finished("stop")]]
     answer = await sync_to_async(asked)(reader)
-    task = asyncio.create_task(answering.generate(answer.pk))
+    task = asyncio.create_task(generate(answer.pk))
     await until_text(answer)
     await sync_to_async(actions.stop_answer)(await Message.objects.aget(pk=answer.pk), user=reader)
     await asyncio.wait_for(task, timeout=60)
@@ -194,7 +195,7 @@ async def test_a_withdrawn_right_ends_the_answer_without_its_text(
     monkeypatch.setattr(rights, "RECHECK_SECONDS", 0.2)
     fake_llm.scripts = [[TextDelta("Thirty "), 300.0, Finished("stop")]]
     answer = await sync_to_async(asked)(reader)
-    task = asyncio.create_task(answering.generate(answer.pk))
+    task = asyncio.create_task(generate(answer.pk))
     await until_text(answer)
     await Grant.objects.all().adelete()
     await asyncio.wait_for(task, timeout=60)
@@ -208,7 +209,7 @@ async def test_a_deactivated_reader_gets_nothing_more(
     monkeypatch.setattr(rights, "RECHECK_SECONDS", 0.2)
     fake_llm.scripts = [[TextDelta("Thirty "), 300.0, Finished("stop")]]
     answer = await sync_to_async(asked)(reader)
-    task = asyncio.create_task(answering.generate(answer.pk))
+    task = asyncio.create_task(generate(answer.pk))
     await until_text(answer)
     await User.objects.filter(pk=reader.pk).aupdate(is_active=False)
     await asyncio.wait_for(task, timeout=60)
@@ -254,13 +255,13 @@ def _delete(document_id: Any, user: User) -> None:
 
 async def test_two_processes_never_write_one_answer(reader: User, fake_llm: FakeLLM) -> None:
     answer = await sync_to_async(asked)(reader)
-    await asyncio.gather(answering.generate(answer.pk), answering.generate(answer.pk))
+    await asyncio.gather(generate(answer.pk), generate(answer.pk))
     assert len(fake_llm.requests) == 1
 
 
 async def test_an_orphan_is_interrupted_with_its_partial_text(reader: User) -> None:
     answer = await sync_to_async(asked)(reader)
-    assert await recording.claim(answer.pk) is not None
+    assert await sync_to_async(recording.claim)(answer.pk) is not None
     log = stream.EventLog(answer.pk)
     log.append(Delta("Half an "))
     log.append(Delta("answer"))

@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.test import Client
 
-from assistant.chat import actions, answering, attaching, bundling
+from assistant.chat import actions, attaching, bundling
 from assistant.chat.models import AnswerStatus, Conversation, Message
 from assistant.chat.presenting import citations_for, text_for
 from assistant.documents.actions import create_private_collection
@@ -28,6 +28,7 @@ from assistant.retrieval.row_security import TABLES, reading_as
 from assistant.users.models import User
 from inference.fakes import FakeLLM, say
 from ingestion.models import IngestionJob, JobStatus
+from tests.chat.writing import generate
 from tests.factories import file_named, make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -58,7 +59,7 @@ async def asked(conversation: Conversation, question: str) -> Message:
         return actions.ask(conversation, content=question, user=conversation.user)[1]
 
     answer = await sync_to_async(ask)()
-    await answering.generate(answer.pk)
+    await generate(answer.pk)
     return await Message.objects.select_related("conversation__user").aget(pk=answer.pk)
 
 

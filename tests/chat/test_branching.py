@@ -11,12 +11,13 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from assistant.chat import actions, answering, branching, choosing
+from assistant.chat import actions, branching, choosing
 from assistant.chat.models import AnswerStatus, Conversation, Message
 from assistant.documents.actions import delete_document
 from assistant.documents.models import Document
 from assistant.users.models import User
 from inference.fakes import FakeLLM, say
+from tests.chat.writing import generate
 from tests.factories import make_collection, make_document, make_turn, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -180,7 +181,7 @@ async def answered(conversation: Conversation, content: str, **options: Any) -> 
         return actions.ask(conversation, content=content, user=conversation.user, **options)[1]
 
     answer = await sync_to_async(ask)()
-    await answering.generate(answer.pk)
+    await generate(answer.pk)
     return answer
 
 

@@ -9,12 +9,13 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
-from assistant.chat import actions, answering, bundling
+from assistant.chat import actions, bundling
 from assistant.chat.models import Bundle, Conversation, Message
 from assistant.documents.models import Collection, Document
 from assistant.permissions.models import Grant
 from assistant.users.models import User
 from inference.fakes import FakeLLM, say
+from tests.chat.writing import generate
 from tests.factories import make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -36,7 +37,7 @@ async def answered(user: User) -> Message:
         return actions.ask(conversation, content="annual leave days", user=user)[1]
 
     answer = await sync_to_async(ask)()
-    await answering.generate(answer.pk)
+    await generate(answer.pk)
     return answer
 
 

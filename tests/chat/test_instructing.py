@@ -15,6 +15,7 @@ from assistant.chat.models import Bundle, Conversation
 from assistant.documents.models import Collection
 from assistant.users.models import User
 from inference.fakes import FakeLLM
+from tests.chat.writing import generate
 from tests.factories import make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -68,7 +69,7 @@ async def test_the_best_passages_collection_has_room_first(
         return actions.ask(conversation, content="annual leave and boats", user=reader)[1]
 
     answer = await sync_to_async(ask)()
-    await answering.generate(answer.pk)
+    await generate(answer.pk)
     noted = (await Bundle.objects.aget(answer=answer)).instructions
     system = fake_llm.requests[-1].messages[0].content
     assert ("form." in system) != ("harbour." in system)

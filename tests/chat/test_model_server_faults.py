@@ -17,10 +17,11 @@ from asgiref.sync import sync_to_async
 from django.conf import LazySettings
 
 from assistant import engines
-from assistant.chat import actions, answering, stream
+from assistant.chat import actions, stream
 from assistant.chat.models import AnswerStatus, Conversation, Message
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder
+from tests.chat.writing import generate
 from tests.factories import make_collection, make_document, make_user
 from tests.inference.upstream import Upstream, upstream
 
@@ -57,7 +58,7 @@ def reader_with_a_document() -> User:
 async def live_answers(user: User, count: int) -> tuple[list[Message], list[asyncio.Task[Any]]]:
     """Answers that have begun to write, and the tasks that write them."""
     answers = [await asked(user) for _ in range(count)]
-    tasks = [asyncio.create_task(answering.generate(answer.pk)) for answer in answers]
+    tasks = [asyncio.create_task(generate(answer.pk)) for answer in answers]
     deadline = time.monotonic() + 60
     for answer in answers:
         while not await sync_to_async(stream.partial_text)(answer.pk):
@@ -71,7 +72,7 @@ async def answer_once_it_is_back(user: User) -> tuple[Message, asyncio.Task[Any]
     deadline = time.monotonic() + 60
     while True:
         answer = await asked(user)
-        task = asyncio.create_task(answering.generate(answer.pk))
+        task = asyncio.create_task(generate(answer.pk))
         while not task.done():
             if await sync_to_async(stream.partial_text)(answer.pk):
                 return answer, task
@@ -121,7 +122,7 @@ async def test_a_hanging_server_ends_answers_in_time_and_is_left_alone(
     await asyncio.wait_for(asyncio.gather(*tasks), 60)
     assert {row.error_code for row in await ends_of(answers)} == {"llm_timeout"}
     late = await asked(user)
-    await asyncio.wait_for(answering.generate(late.pk), 60)
+    await asyncio.wait_for(generate(late.pk), 60)
     row = (await ends_of([late]))[0]
     assert row.status == AnswerStatus.FAILED
     assert row.error_detail
@@ -148,7 +149,7 @@ async def test_ten_times_what_it_bears_waits_in_line_or_is_refused_at_once(
             refused += 1
     assert (len(taken), refused) == (10, 10)
     assert slowest < 10  # who waits in line, waits for longer
-    tasks = [asyncio.create_task(answering.generate(answer.pk)) for answer in taken]
+    tasks = [asyncio.create_task(generate(answer.pk)) for answer in taken]
     deadline = time.monotonic() + 60
     while "queue_position" not in await all_events(taken, settings):
         assert time.monotonic() < deadline, "no place in the line was told"

@@ -322,3 +322,24 @@ async def test_an_answer_goes_on_with_the_place_its_question_took(line: redis.Re
     turn.answer_id = answer.pk
     await events(turn)
     assert size(line) == (0, 0)
+
+
+async def test_whose_turn_it_was_at_once_does_not_ask_again(
+    line: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [turn_of(name) for name in ("ann", "bob", "cy")]
+    for turn in turns:
+        turn.ticket = await take_place(Asker(str(turn.user.pk)))
+    assert size(line) == (2, 1)
+    asked: list[str] = []
+    enter = queueing._enter
+
+    async def noting(ticket: str, *given: Any, **more: Any) -> Any:
+        asked.append(ticket)
+        return await enter(ticket, *given, **more)
+
+    monkeypatch.setattr(queueing, "_enter", noting)
+    for turn in turns:
+        await events(turn)
+    assert asked == [str(turns[2].ticket)]
+    assert size(line) == (0, 0)

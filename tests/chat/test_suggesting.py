@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from assistant.chat import actions, answering, presenting, queueing, suggesting
+from assistant.chat import actions, presenting, queueing, suggesting
 from assistant.chat.models import Conversation, Message
 from assistant.permissions.models import Grant
 from assistant.users.models import User
 from inference.fakes import FakeLLM, Step, say
 from inference.types import EngineError, GenerationRequest
+from tests.chat.writing import generate
 from tests.factories import make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -51,7 +52,7 @@ async def answered(reader: User, *, question: str = QUESTION, title: str = "") -
         return actions.ask(conversation, content=question, user=reader)[1]
 
     answer = await sync_to_async(ask)()
-    await answering.generate(answer.pk)
+    await generate(answer.pk)
     return answer
 
 

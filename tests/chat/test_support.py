@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.test import Client
 
 from assistant.audit.models import AuditEvent
-from assistant.chat import abstaining, actions, answering
+from assistant.chat import abstaining, actions
 from assistant.chat.models import Conversation, Message, OpenQuestion
 from assistant.chat.presenting import searched_for, sources_for, support_for
 from assistant.documents.models import DocumentVersion
@@ -19,6 +19,7 @@ from assistant.web.answers import view_of
 from inference.fakes import FakeEmbedder, FakeLLM, say
 from inference.prompts import NO_ANSWER
 from inference.types import EngineError
+from tests.chat.writing import generate
 from tests.factories import make_collection, make_document, make_turn, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,7 +50,7 @@ def asked(user: User, text: str = "How many days of annual leave?") -> Message:
 
 async def generated(user: User, text: str = "How many days of annual leave?") -> Message:
     answer = await sync_to_async(asked)(user, text)
-    await answering.generate(answer.pk)
+    await generate(answer.pk)
     return await Message.objects.select_related("conversation__user").aget(pk=answer.pk)
 
 

@@ -13,7 +13,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from assistant import engines
-from assistant.chat import actions, answering
+from assistant.chat import actions
 from assistant.chat.models import AnswerStatus, Conversation, Message
 from assistant.chat.queueing import Asker, take_place
 from assistant.embedded.console import say
@@ -22,6 +22,7 @@ from inference.fakes import FakeEmbedder
 from inference.llm import OpenAIChatLLM
 from inference.routing import RoutedLLM
 from inference.types import ChatMessage, EngineError, TextDelta
+from tests.chat.writing import generate
 from tests.factories import make_collection, make_document, make_user
 from tests.inference.wire import collect, failure, request, texts
 from tests.vllm.server import KEY, VLLM, serving
@@ -81,7 +82,7 @@ async def test_a_reader_who_stops_an_answer_stops_the_engine(
     conversation = await Conversation.objects.acreate(user=user)
     question = "Write a very long story about the lighthouse keeper."
     _, answer = await sync_to_async(actions.ask)(conversation, content=question, user=user)
-    task = asyncio.create_task(answering.generate(answer.pk))
+    task = asyncio.create_task(generate(answer.pk))
     began = time.monotonic()
     while not await asyncio.to_thread(server.metric, "num_requests_running"):
         assert time.monotonic() - began < 60
