@@ -133,7 +133,8 @@ class _Ticks:
                 wait.woken.set_result(None)
             elif wait.content.total_bytes > wait.taken:
                 wait.found = wait.content.read_nowait()
-                wait.due = now + wait.hold
+                # The tick nearest to then: one that comes a little early would else not count.
+                wait.due = now + wait.hold - _TICK_SECONDS / 2
             elif now >= wait.deadline:
                 wait.woken.set_exception(TimeoutError())
         if self.waits:
