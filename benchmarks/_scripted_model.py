@@ -6,12 +6,14 @@ It reads the seconds to the first token, the tokens a second and their number ou
 as ``(first 0.05 rate 100 tokens 200)``; with ``at 123.4`` for ``first 0.05`` it begins at that
 moment of the machine's monotonic clock. Every token is the moment it was sent, in tenths of a
 millisecond of that clock, so that whoever reads it can tell the delay. They make sentences of
-twenty; one sentence in five cites.
+twenty; one sentence in five cites. All streams get a token in the same moment, as an engine's step
+makes them, but each ends its sentences at a place of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import sys
 import time
@@ -31,6 +33,12 @@ _END = (
     b'{"prompt_tokens":1,"completion_tokens":%d,"total_tokens":1}}\n\ndata: [DONE]\n\n'
 )
 _MODELS = b'{"object":"list","data":[{"id":"scripted","object":"model","max_model_len":32768}]}'
+
+
+# Tokens of a sentence, and from one citation to the next.
+_SENTENCE = 20
+_PERIOD = 100
+_places = itertools.count(0, 37)
 
 
 def _chunk(body: bytes) -> bytes:
@@ -62,6 +70,7 @@ class _Connection(asyncio.Protocol):
         if kind == b"at":
             first = max(0.0, first - time.monotonic())
         self._left, self._tokens, self._pause = int(tokens), int(tokens), 1 / rate
+        self._place = next(_places) % _PERIOD
         self._transport.write(_HEAD % b"text/event-stream")
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time() + first
@@ -75,7 +84,8 @@ class _Connection(asyncio.Protocol):
             self._transport.write(_chunk(_END % self._tokens) + b"0\r\n\r\n")
             return
         self._left -= 1
-        end = b"" if self._left % 20 != 10 else b" [1]." if self._left % 100 == 50 else b"."
+        place = (self._left + self._place) % _PERIOD
+        end = b" [1]." if not place else b"" if place % _SENTENCE else b"."
         self._transport.write(_chunk(_TOKEN % (b"%d%s" % (time.monotonic() * 10_000, end))))
         self._due += self._pause
         self._loop.call_at(self._due, self._say)

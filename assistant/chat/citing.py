@@ -185,23 +185,25 @@ def _best_sentences(
     count = sentences_with(source)
     weights = {word: 1 / (1 + count.get(word, 0)) for word in wanted}
     total = sum(weights.values())
-    found: list[tuple[float, Span]] = []
-    for i, bag in enumerate(bags):
+    hits = [wanted & bag for bag in bags]
+    found: list[tuple[float, int, int]] = []
+    for i, hit in enumerate(hits):
         for last in (i, i + 1):
             if last >= len(spans):
                 continue
-            covered = wanted & (bag | bags[last])
+            covered = hit if last == i else hit | hits[last]
             # Two sentences must earn their length.
             score = sum(weights[word] for word in covered) * (1.0 if last == i else 0.85)
-            found.append((score / total if total else 0.0, Span(spans[i].start, spans[last].end)))
-    found.sort(key=lambda each: (-each[0], each[1].start))
-    for score, span in found[:CANDIDATES] if may_verify else ():
-        if score < SUPPORT:
+            found.append((-score / total if total else 0.0, i, last))
+    found.sort()
+    for negated, i, last in found[:CANDIDATES] if may_verify else ():
+        if -negated < SUPPORT:
             break
-        quote = _quote(source, span, verified=True)
+        quote = _quote(source, Span(spans[i].start, spans[last].end), verified=True)
         if not differs(claim, quote.text, about=about):
             return quote
-    return _quote(source, found[0][1], verified=False)
+    _, i, last = found[0]
+    return _quote(source, Span(spans[i].start, spans[last].end), verified=False)
 
 
 def _quote(source: str, span: Span, *, verified: bool) -> Quote:
