@@ -99,14 +99,15 @@ def live_site() -> Iterator[Site]:
 def model_site() -> Iterator[Site]:
     """A language model is connected: the one of ``model_server``."""
     port = free_port()
-    model = start_model(port)
+    running = start_model(port)
     try:
         for site in _site(LLM_BASE_URL=f"http://127.0.0.1:{port}/v1", LLM_MODEL="test-model"):
-            site.model, site.model_url = model, f"http://127.0.0.1:{port}"
+            site.model, site.model_url = running, f"http://127.0.0.1:{port}"
             yield site
+            running = site.model or running  # a test may have replaced it
     finally:
-        model.kill()
-        model.wait()
+        running.kill()
+        running.wait()
 
 
 def start_model(port: int) -> subprocess.Popen[bytes]:
