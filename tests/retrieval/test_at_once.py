@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from assistant.database import in_database
 from assistant.per_loop import PerLoop
-from assistant.retrieval import asearch, search, searching, similarity, spaces, together
+from assistant.retrieval import asearch, searching, similarity, spaces, together
 from assistant.retrieval.models import EmbeddingSpace
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder
@@ -90,6 +89,3 @@ async def test_a_model_that_is_searched_no_more_may_be_gone(
     )
     assert (await asearch("leave", user=reader)).passages
     assert gone.calls == 1
-    monkeypatch.setattr(spaces, "_last_seen", old)
-    assert (await in_database(search)("leave", user=reader)).passages
-    assert gone.calls == 2
