@@ -65,7 +65,8 @@ class Frequencies:
         is_likely[lower] = True
         likely = np.flatnonzero(is_likely.take((self._values >> _OFTEN_BITS).astype(np.uint16)))
         owners = np.searchsorted(self._ends, likely, side="right")
-        codes, often = self._values[likely] >> _OFTEN_BITS, self._values[likely] & _MOST_OFTEN
+        values = self._values[likely]
+        codes, often = values >> _OFTEN_BITS, values & _MOST_OFTEN
         for column, alternatives in enumerate(terms):
             for wanted in alternatives:
                 hits = np.flatnonzero(codes == wanted)
