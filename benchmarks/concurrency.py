@@ -6,13 +6,14 @@ Starts a site with 240 Markdown pages and lets ``--searchers`` ask different que
 time, again and again for ``--seconds``, in turns
 
 - over REST, each on a connection of its own,
+- by ``asearch()`` in this process, as a chat of the site does: what of the loss is not REST,
 - bare: the same questions embedded by the same server in batches of 32, and the statements of both
   arms, as the site sends them, over as many connections as the site's pool has.
 
-Prints searches per second of both and the ratio (aim: 0.8), the stages that the site reports, and
-how many database connections were open, and idle inside a transaction, while searches ran. A
-connection that was held while a question waited for its embedding would be one of those: the aim is
-none, and it ends with 1 when there is one or the ratio is missed.
+Prints searches per second of all and the ratio of the first (aim: 0.8), the stages that the site
+reports, and how many database connections were open, and idle inside a transaction, while searches
+ran. A connection that was held while a question waited for its embedding would be one of those: the
+aim is none, and it ends with 1 when there is one or the ratio is missed.
 """
 
 from __future__ import annotations
@@ -76,24 +77,26 @@ def main() -> None:
     with running_site(DATABASE_POOL_SIZE=str(POOL)) as site:
         wait(site, upload(site, documents(PAGES)), PAGES)
         statements = captured(site)
-        ours, bare, watched = [], [], Watched()
+        ours, within, bare, watched = [], [], [], Watched()
         for number in range(options.rounds + 1):
             with watching(site, watched if number else Watched()):
                 found = asyncio.run(over_rest(site, options.searchers, options.seconds))
+            alone = asyncio.run(in_process(options.searchers, options.seconds))
             engine = bare_searches(site, statements, options.seconds)
             if number:  # the first round warms up
                 ours.append(found)
+                within.append(alone)
                 bare.append(engine)
                 print(
-                    f"round {number}: site {found.rate:.1f}/s, bare {engine.rate:.1f}/s,"
-                    f" ratio {found.rate / engine.rate:.2f}",
+                    f"round {number}: site {found.rate:.1f}/s, in process {alone.rate:.1f}/s,"
+                    f" bare {engine.rate:.1f}/s, ratio {found.rate / engine.rate:.2f}",
                     flush=True,
                 )
-    ratio = statistics.median(
-        mine.rate / engine.rate for mine, engine in zip(ours, bare, strict=True)
-    )
+    ratio = ratio_of(ours, bare)
     took = sorted(itertools.chain.from_iterable(each.took for each in ours))
-    print(f"{options.searchers} searchers: ratio {ratio:.2f}")
+    print(
+        f"{options.searchers} searchers: ratio {ratio:.2f}, in process {ratio_of(within, bare):.2f}"
+    )
     print(f"answer p50 {took[len(took) // 2]:.0f} ms, p95 {took[int(len(took) * 0.95)]:.0f} ms")
     for stage in ours[-1].stages:
         middle = statistics.median(ours[-1].stages[stage])
@@ -108,6 +111,12 @@ def main() -> None:
     if ratio < 0.8:
         print("missed: throughput below 0.8 of the bare engines")
     sys.exit(1 if held or ratio < 0.8 else 0)
+
+
+def ratio_of(some: list[Ran], bare: list[Ran]) -> float:
+    return statistics.median(
+        each.rate / engine.rate for each, engine in zip(some, bare, strict=True)
+    )
 
 
 def question(number: int) -> str:
@@ -147,6 +156,29 @@ async def over_rest(site: Site, searchers: int, seconds: float) -> Ran:
     return ran
 
 
+async def in_process(searchers: int, seconds: float) -> Ran:
+    """The same questions without HTTP; ``captured`` has made this process one of the site's."""
+    from assistant.database import in_database, shared_threads
+    from assistant.retrieval import asearch
+    from assistant.users.models import User
+
+    ran = Ran()
+    numbers = itertools.count()
+    async with shared_threads():
+        user = await in_database(User.objects.get)(is_superuser=True)
+    started = time.perf_counter()
+
+    async def searcher() -> None:
+        async with shared_threads():
+            while time.perf_counter() - started < seconds:
+                await asearch(question(next(numbers)), user=user)
+                ran.searches += 1
+
+    await asyncio.gather(*(searcher() for _ in range(searchers)))
+    ran.seconds = time.perf_counter() - started
+    return ran
+
+
 def captured(site: Site) -> list[bytes]:
     """The statements of both arms, as the site sends them for a question, from the site's log.
 
@@ -156,6 +188,7 @@ def captured(site: Site) -> list[bytes]:
 
     os.environ.update(
         DATABASE_URL=site.services["database_url"],
+        DATABASE_POOL_SIZE=str(POOL),
         EMBEDDING_BASE_URL=site.services["embedding_url"],
         EMBEDDING_API_KEY=site.services.get("embedding_api_key", ""),
         SECRET_KEY="only-for-benchmarks-" + "0123456789abcdef" * 2,

@@ -11,6 +11,7 @@ import asyncio
 import os
 import ssl
 import threading
+from collections import deque
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Final, cast
@@ -26,6 +27,8 @@ _TICKS: Final = "ticks"
 # Streams that wait wake at these moments, many in one turn of the loop; it is what a token that
 # comes just as the time is over has left to be among them.
 _TICK_SECONDS: Final = 0.01
+# Of the streams that hold something back, the share that each tick lets go before its time.
+_EARLY: Final = 0.1
 LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 
 
@@ -77,7 +80,7 @@ class _Wait:
     """For more than ``taken`` bytes of ``content``, then for what comes within ``hold`` seconds.
 
     ``found`` is what came first: what breaks meanwhile does not take it along. ``due`` is when the
-    wait is over, 0 while nothing has come.
+    wait is over then.
     """
 
     content: aiohttp.StreamReader
@@ -104,6 +107,8 @@ class _Ticks:
 
     def __init__(self) -> None:
         self.waits: set[_Wait] = set()
+        # To whom something came, the first first.
+        self._held: deque[_Wait] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, wait: _Wait) -> None:
@@ -117,28 +122,45 @@ class _Ticks:
 
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()
-        at = (loop.time() // _TICK_SECONDS + 1) * _TICK_SECONDS
+        # A moment that rounding makes the present one would come again and again.
+        ticks = (loop.time() + _TICK_SECONDS / 10) // _TICK_SECONDS
+        at = (ticks + 1) * _TICK_SECONDS
         self._timer = loop.call_at(at, self._look, context=Context())
 
     def _look(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
+        came = []
         for wait in self.waits:
             if wait.woken.done():
                 continue
-            if wait.due:
-                if now >= wait.due:
-                    wait.woken.set_result(None)
-            elif wait.content.is_eof() or wait.content.exception() is not None:
+            if wait.content.is_eof() or wait.content.exception() is not None:
                 wait.woken.set_result(None)
             elif wait.content.total_bytes > wait.taken:
                 wait.found = wait.content.read_nowait()
                 # The tick nearest to then: one that comes a little early would else not count.
                 wait.due = now + wait.hold - _TICK_SECONDS / 2
+                came.append(wait)
             elif now >= wait.deadline:
                 wait.woken.set_exception(TimeoutError())
-        if self.waits:
+        self.waits.difference_update(came)
+        self._held.extend(came)
+        self._wake(now)
+        if self.waits or self._held:
             self._arm()
+
+    def _wake(self, now: float) -> None:
+        """Those whose time is over, and a few early.
+
+        Streams that once were late together would else be due together ever after, and the last of
+        hundreds waits for all before it.
+        """
+        early = round(len(self._held) * _EARLY)
+        while self._held and (early > 0 or now >= self._held[0].due):
+            early -= 1
+            wait = self._held.popleft()
+            if not wait.woken.done():
+                wait.woken.set_result(None)
 
 
 class Body:

@@ -43,9 +43,15 @@ class Searched:
     def words(self) -> str:
         """What the answer says, in the site's words (``NOT_FOUND_TEXT``)."""
         if not self.documents and not self.collections:
-            return "There is no collection that you can read yet. Ask a colleague to share one."
+            return (
+                "There is no collection that you can read yet. Make one in the library and upload"
+                " documents, or ask a colleague to share one."
+            )
         if not self.documents:
-            return "The collections that you can read have no ready documents yet."
+            return (
+                "The collections that you can read have no ready documents yet. The library shows"
+                " how far uploads are."
+            )
         plural = "document" if self.documents == 1 else "documents"
         return settings.NOT_FOUND_TEXT.replace("{documents}", f"{self.documents:,} {plural}")
 

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.db.models import Max
+from django.db.models import Count, Max, Q
 from django.utils import timezone
 
 from assistant.audit.models import record
@@ -136,9 +136,8 @@ def ask(
     check(filters or {})
     choice = choosing.chosen(user, model)
 
-    def make(locked: Conversation) -> tuple[Message, Message]:
-        ordinal = _next_ordinal(locked)
-        question = Message.objects.create(
+    def make(locked: Conversation, ordinal: int) -> tuple[Message, Message]:
+        question = Message(
             conversation=locked,
             parent_id=_parent(locked, parent),
             role=Message.Role.QUESTION,
@@ -179,11 +178,11 @@ def ask_again(
     choice = choosing.chosen(user, choosing.name_of(user, answer) if model is None else model)
     was = answer.narrowing
 
-    def make(locked: Conversation) -> tuple[Message, Message]:
+    def make(_: Conversation, ordinal: int) -> tuple[Message, Message]:
         question = answer.parent
         assert question is not None
         return question, Message(
-            ordinal=_next_ordinal(locked),
+            ordinal=ordinal,
             effort=answer.effort if effort is None else effort,
             model=choice.name if choice else "",
             narrowing={
@@ -200,13 +199,15 @@ def ask_again(
 
 def _begin(
     conversation: Conversation,
-    make: Callable[[Conversation], tuple[Message, Message]],
+    make: Callable[[Conversation, int], tuple[Message, Message]],
     *,
     user: User,
     idempotency_key: str | None,
     token: ApiToken | None,
 ) -> tuple[Message, Message]:
-    """Store the answer that ``make`` returns unsaved, with its question, and start it."""
+    """Store what ``make`` returns unsaved, given the next ordinal: an answer, and its question
+    where that is new. Then start the answer.
+    """
     if idempotency_key and (earlier := _earlier(conversation, idempotency_key)):
         return earlier
     try:
@@ -214,17 +215,19 @@ def _begin(
             locked = Conversation.objects.select_for_update().get(pk=conversation.pk)
             if idempotency_key and (earlier := _earlier(locked, idempotency_key)):
                 return earlier
-            _refuse_while_busy(locked)
-            question, answer = make(locked)
+            question, answer = make(locked, _next_ordinal(locked))
             answer.pk = _place_in_line(user, token)
             answer.conversation, answer.parent = locked, question
             answer.role, answer.status = Message.Role.ANSWER, AnswerStatus.PENDING
-            answer.save(force_insert=True)
+            Message.objects.bulk_create(
+                message for message in (question, answer) if message._state.adding
+            )
             locked.leaf = answer
             locked.updated_at = timezone.now()
             locked.save(update_fields=["title", "leaf", "updated_at"])
             record(user, "answer.ask", answer)
-            transaction.on_commit(partial(start, answer.pk))
+            locked.user = user
+            transaction.on_commit(partial(start, answer))
     except IntegrityError:
         if idempotency_key and (earlier := _earlier(conversation, idempotency_key)):
             return earlier
@@ -244,8 +247,12 @@ def _parent(conversation: Conversation, parent: UUID | Literal["leaf"] | None) -
 
 
 def _next_ordinal(conversation: Conversation) -> int:
-    last: int | None = conversation.messages.aggregate(last=Max("ordinal"))["last"]
-    return (last or 0) + 1
+    """Raises ValidationError ``busy`` while an answer is being written."""
+    unfinished = Count("pk", filter=Q(status__in=UNFINISHED))
+    found = conversation.messages.aggregate(last=Max("ordinal"), unfinished=unfinished)
+    if found["unfinished"]:
+        _refuse_while_busy(conversation)
+    return (found["last"] or 0) + 1
 
 
 def choose_branch(message: Message) -> None:

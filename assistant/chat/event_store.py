@@ -37,8 +37,18 @@ LOOK_PAUSE = 0.05
 PATIENCE = 1.0
 ENTRIES_A_READ = 500
 _CONNECTIONS: Final = 20
-# One argument and one reply for all: the client takes 2 us for an argument and 15 for a reply.
-_WRITE: Final = "for _, each in ipairs(cjson.decode(ARGV[1])) do redis.call(unpack(each)) end"
+# One argument and one reply for all: the client takes 2 us for an argument and 15 for a reply. What
+# Redis refuses is told by its place and keeps nothing else from being written.
+_WRITE: Final = """
+local refused = {}
+for place, each in ipairs(cjson.decode(ARGV[1])) do
+    local reply = redis.pcall(unpack(each))
+    if type(reply) == 'table' and reply.err then
+        refused[#refused + 1] = {place - 1, reply.err}
+    end
+end
+return refused
+"""
 
 Entry = tuple[int, str, str]
 
@@ -150,9 +160,12 @@ class EventStore:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), context=Context())
 
-    async def run(self, commands: Sequence[Sequence[Any]]) -> None:
-        """Run all of them, in order. Raises redis.exceptions.RedisError."""
-        await self._script(args=[orjson.dumps(commands)])
+    async def run(self, commands: Sequence[Sequence[Any]]) -> dict[int, str]:
+        """Run all of them, in order. By their places, why Redis refused some.
+
+        Raises redis.exceptions.RedisError when it does not answer.
+        """
+        return dict(await self._script(args=[orjson.dumps(commands)]))
 
     async def written(self, log_: Log) -> None:
         """Returns when all that was queued is written. Raises RedisLost."""
@@ -165,14 +178,18 @@ class EventStore:
         while self._writes:
             batch, self._writes = self._writes, []
             try:
-                await self.run([write.command for write in batch])
+                refused = await self.run([write.command for write in batch])
             except RedisError as error:
                 log.warning("events could not be written: %s", error)
-                for write in batch:
-                    write.log.lost = True
-                    write.log.tell([])
+                lost = {write.log for write in batch}
             else:
-                _tell(batch)
+                lost = {batch[place].log for place in refused}
+                for reason in set(refused.values()):
+                    log.warning("some events could not be written: %s", reason)
+            for log_ in lost:
+                log_.lost = True
+                log_.tell([])
+            _tell([write for write in batch if write.log not in lost] if lost else batch)
             self._news.set()
             await asyncio.sleep(WRITE_PAUSE)
 
@@ -269,9 +286,11 @@ store = PerLoop(EventStore)
 
 async def which_exist(keys: Sequence[str]) -> set[str]:
     """Those of ``keys`` that are set. Raises redis.exceptions.RedisError."""
-    if not keys:
+    client = store().client
+    # Mostly none is, and one number is read sooner than an answer for each of hundreds.
+    if not keys or not await client.exists(*keys):
         return set()
-    values = await store().client.mget(keys)
+    values = await client.mget(keys)
     return {key for key, value in zip(keys, values, strict=True) if value is not None}
 
 
@@ -283,4 +302,6 @@ async def last_entry(key: str) -> Entry | None:
 
 async def set_all(keys: Sequence[str], *, seconds: int) -> None:
     """Set each key for some seconds. Raises redis.exceptions.RedisError."""
-    await store().run([("SET", key, "1", "EX", seconds) for key in keys])
+    refused = await store().run([("SET", key, "1", "EX", seconds) for key in keys])
+    if refused:
+        raise RedisError("; ".join(set(refused.values())))

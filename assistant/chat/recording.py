@@ -32,13 +32,12 @@ UNFINISHED = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
 HISTORY_TURNS = 4
 
 
-def claim(answer_id: UUID) -> Turn | None:
+def claim(answer: Message) -> Turn | None:
     """Take a PENDING answer; None when another process has it, or it is gone. Queries."""
-    if not Message.objects.filter(pk=answer_id, status=AnswerStatus.PENDING).update(
+    if not Message.objects.filter(pk=answer.pk, status=AnswerStatus.PENDING).update(
         status=AnswerStatus.STREAMING
     ):
         return None
-    answer = Message.objects.select_related("conversation__user", "parent").get(pk=answer_id)
     conversation, question = answer.conversation, answer.parent
     assert question is not None
     return Turn(
@@ -51,7 +50,7 @@ def claim(answer_id: UUID) -> Turn | None:
         effort=cast("Effort", answer.effort) if answer.effort else None,
         choice=choosing.still_chosen(conversation.user, answer.model),
         history=_history(question, user=conversation.user),
-        answer_id=answer_id,
+        answer_id=answer.pk,
         affinity=str(conversation.pk),
     )
 

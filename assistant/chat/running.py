@@ -10,13 +10,13 @@ import asyncio
 import logging
 from contextvars import Context
 from time import perf_counter
-from uuid import UUID
 
 from django.db import DatabaseError
 
 from assistant.chat import recording, watching
 from assistant.chat.answering import generate
 from assistant.chat.event_store import store
+from assistant.chat.models import Message
 from assistant.chat.suggesting import suggest
 from assistant.chat.turn import Turn
 from assistant.database import shared_threads
@@ -53,17 +53,17 @@ async def drain(seconds: float) -> None:
             await asyncio.wait(stuck, timeout=2)
 
 
-def start(answer_id: UUID) -> None:
+def start(answer: Message) -> None:
     """Called from a thread that queries, after the commit that stored the answer."""
     # Draining may take it away meanwhile.
     if (loop := _loop) is None:
-        log.error("no event loop to answer %s on", answer_id)
+        log.error("no event loop to answer %s on", answer.pk)
         return
     try:
         # Here and now: in another thread it would compete with the response.
-        turn = recording.claim(answer_id)
+        turn = recording.claim(answer)
     except DatabaseError:
-        log.exception("answer %s could not begin", answer_id)
+        log.exception("answer %s could not begin", answer.pk)
         return
     if turn is not None:
         # Not in the caller's context: it holds the thread that ends with the caller's request.

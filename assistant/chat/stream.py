@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from time import perf_counter
 from typing import Any, cast
 from uuid import UUID
@@ -63,7 +63,9 @@ class EventLog:
         store().write(self._log, *command)
 
 
+@lru_cache(maxsize=10_000)
 def _keys(answer_id: UUID) -> tuple[str, str, str]:
+    """Kept, because the watch asks for those of all running answers four times a second."""
     return (f"answer:{answer_id}:events", f"answer:{answer_id}:alive", f"answer:{answer_id}:stop")
 
 

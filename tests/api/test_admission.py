@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 import redis
@@ -151,7 +151,7 @@ def test_another_model_is_for_who_may_choose_it(
     conversation = post(caller, "/conversations/", {}).json()["id"]
     asked = {"content": body["question"], "model": "Thorough"}
     answer = post(caller, f"/conversations/{conversation}/messages/", asked).json()["answer"]
-    turn = recording.claim(UUID(answer["id"]))
+    turn = recording.claim(Message.objects.get(pk=answer["id"]))
     assert turn is not None
     assert turn.choice is not None
     assert turn.choice.model == "120b"

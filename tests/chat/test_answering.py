@@ -261,7 +261,7 @@ async def test_two_processes_never_write_one_answer(reader: User, fake_llm: Fake
 
 async def test_an_orphan_is_interrupted_with_its_partial_text(reader: User) -> None:
     answer = await sync_to_async(asked)(reader)
-    assert await sync_to_async(recording.claim)(answer.pk) is not None
+    assert await sync_to_async(recording.claim)(answer) is not None
     log = stream.EventLog(answer.pk)
     log.append(Delta("Half an "))
     log.append(Delta("answer"))

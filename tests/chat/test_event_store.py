@@ -46,6 +46,24 @@ async def test_a_reader_that_is_behind_takes_the_rest_from_the_log() -> None:
     await log.close()
 
 
+async def test_what_redis_refuses_of_one_answer_costs_no_other_answer_anything() -> None:
+    (bad, bad_key), (good, good_key) = started(), started()
+    await store().client.set(bad_key, "no stream")
+    reading = asyncio.create_task(store().read(good_key, after=0))
+    await asyncio.sleep(0)
+    bad.append(Delta("one"))
+    good.append(Delta("two"))
+    assert [number for number, *_ in await reading] == [1]
+    await store().written(good._log)
+    with pytest.raises(RedisLost):
+        await store().written(bad._log)
+    with pytest.raises(RedisLost):
+        bad.append(Delta("three"))
+    assert await store().client.xlen(good_key) == 1
+    await store().client.delete(bad_key)
+    await good.close()
+
+
 async def test_what_was_taken_back_is_told_to_nobody() -> None:
     log, key = started()
     reading = asyncio.create_task(store().read(key, after=0))

@@ -143,6 +143,18 @@ async def test_abstaining_says_what_was_searched(
     assert (await sync_to_async(searched_for)(answer, user=reader))["collections"] == []
 
 
+async def test_who_has_nothing_to_read_is_told_what_to_do(reader: User, fake_llm: FakeLLM) -> None:
+    await Grant.objects.filter(user=reader).adelete()
+    answer = await generated(reader)
+    assert answer.abstained
+    assert "Make one in the library" in answer.text
+    empty = await sync_to_async(make_collection)(managers=[reader])
+    answer = await generated(reader)
+    assert "no ready documents" in answer.text
+    assert "library" in answer.text
+    assert empty.name not in answer.text
+
+
 async def test_a_question_goes_to_the_managers_and_nobody_else(
     reader: User, manager: User, fake_llm: FakeLLM
 ) -> None:
