@@ -69,7 +69,7 @@ def draw(scope: Scope) -> Sample:
         return sample
     scope = replace(scope, documents="")
     sample = _few(scope) or _draw(scope)
-    if sample.count >= _KEPT_FROM and sample.frequencies is not None:
+    if sample.count >= _KEPT_FROM:
         with _lock:
             _kept[key] = (monotonic(), sample)
             _kept.move_to_end(key)
