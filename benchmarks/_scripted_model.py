@@ -6,8 +6,7 @@ It reads the seconds to the first token, the tokens a second and their number ou
 as ``(first 0.05 rate 100 tokens 200)``; with ``at 123.4`` for ``first 0.05`` it begins at that
 moment of the machine's monotonic clock. Every token is the moment it was sent, in tenths of a
 millisecond of that clock, so that whoever reads it can tell the delay. They make sentences of
-twenty; one sentence in five cites. All streams get a token in the same moment, as an engine's step
-makes them, but each ends its sentences at a place of its own.
+twenty; one sentence in five cites. Each stream ends its sentences at a place of its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What an answer's way through the application costs: time to its first word, and many at once.
 
-    python -m benchmarks.streaming [--streams 500] [--quick]
+    python -m benchmarks.streaming [--streams 500] [--quick] [--at-once]
 
 A site with 60 Markdown pages answers from a scripted model server that sends its tokens at a fixed
 pace, each with the moment it was sent. Measured are the three ways to an answer, each against
@@ -13,10 +13,11 @@ reading the same tokens from the model server directly, with the same readers in
 First one stream after another: 50 ms to the first token, 100 tokens a second. The time to the first
 word is told by stage, without what the model server itself takes. Then 500 streams of 20 tokens a
 second and 100 of 100. Their questions come ``--pace`` a second, for each is searched for; the model
-server keeps all of them waiting and begins with the first tokens when the last has been asked. Told
-are errors, whole answers, tokens a second over those of the bare server while all of them run, how
-much later a token arrives than it was sent, memory of the web process for each stream and its time
-for each token.
+server keeps all of them waiting and begins with the first tokens when the last has been asked:
+within a second, evenly, or with ``--at-once`` all in one moment, as an engine's step makes them.
+Told are errors, whole answers, tokens a second over those of the bare server while all of them run,
+how much later a token arrives than it was sent, memory of the web process for each stream and its
+time for each token.
 Everything, model server and readers included, shares the machine's cores.
 """
 
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the work")
     parser.add_argument("--pace", type=float, default=3, help="questions a second")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--at-once", action="store_true", help="tokens of all come together")
     options = parser.parse_args()
     share = 0.1 if options.quick else 1.0
     port = free_port()
@@ -108,7 +110,7 @@ def main() -> None:
         with running_site(LLM_BASE_URL=url, LLM_MODEL="scripted", **limits) as site:
             collection = upload(site, [*documents(59), ANSWERING])
             wait(site, collection, 60)
-            bench = Bench(site, url)
+            bench = Bench(site, url, spread=0.0 if options.at_once else 1.0)
             bench.first_words(options.ways, rounds=max(5, int(30 * share)))
             many, few = max(20, int(options.streams * share)), max(10, int(100 * share))
             # Questions come no faster than they can be searched for.
@@ -120,8 +122,9 @@ def main() -> None:
 
 
 class Bench:
-    def __init__(self, site: Site, model_url: str) -> None:
-        self._site = site
+    def __init__(self, site: Site, model_url: str, *, spread: float) -> None:
+        """``spread``: seconds over which the streams of a crowd get their first tokens."""
+        self._site, self._spread = site, spread
         self._model_url = model_url
         root = str(site.api.base_url).rstrip("/")
         self._root, self._api = root.removesuffix("/api/v1"), root
@@ -175,8 +178,9 @@ class Bench:
         urls, scripts = self._addresses(way, streams), [script] * streams
         if streams > 1:
             begin = time.monotonic() + ramp + LATEST_SECONDS
-            # Not all in the same moment: within a second, evenly.
-            scripts = [replace(script, at=begin + n / streams) for n in range(streams)]
+            scripts = [
+                replace(script, at=begin + self._spread * n / streams) for n in range(streams)
+            ]
         follow = f"{self._api}/answers/{{}}/events" if way == "stored" else ""
         job = {
             "urls": urls,

@@ -246,6 +246,11 @@ def test_everything_fits_a_phone(chromium: Browser, live_site: Site) -> None:
         too_wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert too_wide <= 0, (path, too_wide)
     page.goto(f"{live_site.base_url}/")
+    tops = page.locator(".composer-bar > :is(button, label):visible").evaluate_all(
+        "all => all.map(each => each.getBoundingClientRect().top)"
+    )
+    assert len(tops) >= 4
+    assert max(tops) - min(tops) < 20  # in one line
     ask(window, "When does the canteen open?")
     answer = page.locator("article.answer:not(.is-streaming)").last
     expect(answer).to_contain_text("noon")
