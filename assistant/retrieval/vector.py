@@ -29,7 +29,9 @@ Plan = Literal["nothing visible", "exact", "hnsw", "hnsw, then exact"]
 WALK_COST = 3.0
 # Below this an exact scan is a few milliseconds, whatever the total.
 EXACT_AT_LEAST = 5_000
-EF_SEARCH = 400
+# At a million chunks 400 bring 0.976 of the true ten, and for 3 questions in 200 none of them; 800
+# bring 0.993, for 1 in 200 none, and take 8 ms longer. 1,000 bring no more.
+EF_SEARCH = 800
 MAX_SCAN_TUPLES = 40_000
 # Chunks of versions that do not answer (being replaced, disabled) may stand among the nearest.
 SPARE = 100
