@@ -98,6 +98,11 @@ class _Wait:
         return self.found + self.content.read_nowait()
 
 
+def _next_tick(now: float) -> float:
+    """A moment that rounding makes the present one would come again and again."""
+    return ((now + _TICK_SECONDS / 10) // _TICK_SECONDS + 1) * _TICK_SECONDS
+
+
 class _Ticks:
     """All streams of a loop that wait are looked at together.
 
@@ -122,10 +127,7 @@ class _Ticks:
 
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()
-        # A moment that rounding makes the present one would come again and again.
-        ticks = (loop.time() + _TICK_SECONDS / 10) // _TICK_SECONDS
-        at = (ticks + 1) * _TICK_SECONDS
-        self._timer = loop.call_at(at, self._look, context=Context())
+        self._timer = loop.call_at(_next_tick(loop.time()), self._look, context=Context())
 
     def _look(self) -> None:
         self._timer = None
