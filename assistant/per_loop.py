@@ -19,6 +19,8 @@ class PerLoop(Generic[T]):
 
     def __call__(self) -> T:
         loop = asyncio.get_running_loop()
-        if loop not in self._made:
-            self._made[loop] = self._make()
-        return self._made[loop]
+        try:
+            return self._made[loop]
+        except KeyError:
+            made = self._made[loop] = self._make()
+            return made

@@ -1,9 +1,11 @@
 """Redis for running answers: whatever all answers of a process write or read goes in one request.
 
 A command for itself costs a tenth of a millisecond of this process. So writes of a few
-milliseconds are one script, and all readers share one XREAD. A reader that has everything is told
-by the writer, once it is in the log, where that is in the same process. Nothing is buffered for a
-reader: one that does not ask is not read for, so slow ones cost no memory.
+milliseconds are one script, and all readers share one XREAD. A reader that has everything that is
+in Redis is told by the writer, where that is in the same process, while it is being written there:
+five hundred streams would wait for each other's writes. What a process that dies had told and not
+written, some milliseconds of words, is in no log then. Nothing is buffered for a reader: one that
+does not ask is not read for, so slow ones cost no memory.
 """
 
 from __future__ import annotations
@@ -59,6 +61,10 @@ class RedisLost(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Reader:
+    """Wants what comes after number ``after``. ``answer`` has no entries when there is something to
+    look for.
+    """
+
     key: str
     after: int
     answer: asyncio.Future[list[Entry]]
@@ -73,28 +79,31 @@ class _Reader:
 class Log:
     """The writer's view of one stream. ``lost``: something of it was not written.
 
-    ``written`` is the number of its newest entry in Redis, ``readers`` are those in this process
-    that have everything up to there.
+    ``written`` is the number of its newest entry in Redis, ``fresh`` are those on their way there,
+    ``readers`` are those in this process that have everything.
     """
 
     key: str
     lost: bool = False
     written: int = 0
+    fresh: list[Entry] = field(default_factory=list)
     readers: set[_Reader] = field(default_factory=set)
 
-    def tell(self, entries: list[Entry]) -> None:
-        """Give all readers what is new for them; nothing when there is something to look for."""
+    def since(self, number: int) -> list[Entry]:
+        """Of the fresh ones, those after ``number``."""
+        return [entry for entry in self.fresh if entry[0] > number]
+
+    def wake(self) -> None:
         for reader in self.readers:
-            reader.give([entry for entry in entries if entry[0] > reader.after])
+            reader.give([])
 
 
 class _Write(NamedTuple):
-    """A command, and the entry that it writes; ``clears``: it takes earlier ones back."""
+    """A command, and the number of the entry that it writes, 0 for none."""
 
     log: Log
     command: tuple[Any, ...]
-    entry: Entry | None = None
-    clears: bool = False
+    number: int = 0
 
 
 def patient_client(seconds: float, **options: Any) -> redis.asyncio.Redis:
@@ -131,6 +140,7 @@ class EventStore:
         self._readers: list[_Reader] = []
         self._reading: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        self._patience: asyncio.TimerHandle | None = None
 
     # -- writing --------------------------------------------------------------------------
 
@@ -143,11 +153,14 @@ class EventStore:
         """Queue an entry. Raises RedisLost when something earlier of this log was lost."""
         number, name, data = entry
         command = ("XADD", log_.key, f"{number}-0", "name", name, "data", data)
-        self._queue(_Write(log_, command, entry))
+        self._queue(_Write(log_, command, number))
+        log_.fresh.append(entry)
+        log_.wake()
 
     def clear(self, log_: Log) -> None:
         """Queue to take back all entries so far. Raises RedisLost."""
-        self._queue(_Write(log_, ("DEL", log_.key), clears=True))
+        self._queue(_Write(log_, ("DEL", log_.key)))
+        log_.fresh.clear()
 
     def write(self, log_: Log, *command: Any) -> None:
         """Queue another command. Raises RedisLost."""
@@ -186,10 +199,7 @@ class EventStore:
                 lost = {batch[place].log for place in refused}
                 for reason in set(refused.values()):
                     log.warning("some events could not be written: %s", reason)
-            for log_ in lost:
-                log_.lost = True
-                log_.tell([])
-            _tell([write for write in batch if write.log not in lost] if lost else batch)
+            _note_written(batch, lost)
             self._news.set()
             await asyncio.sleep(WRITE_PAUSE)
 
@@ -206,18 +216,36 @@ class EventStore:
         reader = _Reader(key, after, loop.create_future())
         log_ = self._logs.get(key)
         if log_ is not None and log_.written <= after and not log_.lost:
-            log_.readers.add(reader)
-            patience = loop.call_later(PATIENCE, reader.give, [])
-            try:
-                return await reader.answer
-            finally:
-                patience.cancel()
-                log_.readers.discard(reader)
+            if not (found := log_.since(after)):
+                log_.readers.add(reader)
+                self._look_after()
+                try:
+                    await reader.answer
+                finally:
+                    log_.readers.discard(reader)
+                found = log_.since(after)
+            return found
         self._readers.append(reader)
         self._news.set()
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read(), context=Context())
         return await reader.answer
+
+    def _look_after(self) -> None:
+        """Those who wait for a writer here lose patience together: a timer for each costs more."""
+        if self._patience is None:
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(PATIENCE / 4, self._tell_impatient, context=Context())
+
+    def _tell_impatient(self) -> None:
+        self._patience = None
+        now = monotonic()
+        waiting = [reader for log_ in self._logs.values() for reader in log_.readers]
+        for reader in waiting:
+            if now - reader.since > PATIENCE:
+                reader.give([])
+        if waiting:
+            self._look_after()
 
     async def _read(self) -> None:
         while self._readers:
@@ -253,17 +281,16 @@ class EventStore:
         return {key: _decoded(entries) for key, entries in pairs}
 
 
-def _tell(batch: Sequence[_Write]) -> None:
-    """What was written, to those who wait for it."""
-    found: dict[Log, list[Entry]] = {}
+def _note_written(batch: Sequence[_Write], lost: Collection[Log]) -> None:
+    """``lost`` are those of which something could not be written."""
     for write in batch:
-        if write.clears:
-            found.pop(write.log, None)
-        elif write.entry is not None:
-            found.setdefault(write.log, []).append(write.entry)
-    for log_, entries in found.items():
-        log_.written = entries[-1][0]
-        log_.tell(entries)
+        if write.number and write.log not in lost:
+            write.log.written = write.number
+    for log_ in {write.log for write in batch}:
+        log_.fresh = log_.since(log_.written)
+    for log_ in lost:
+        log_.lost = True
+        log_.wake()
 
 
 def _decoded(entries: Any) -> list[Entry]:

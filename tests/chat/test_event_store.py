@@ -32,9 +32,32 @@ async def test_a_reader_with_everything_is_told_by_the_writer(
     expected = [(1, "delta", '{"text":"one"}'), (2, "delta", '{"text":"two"}')]
     assert await asyncio.gather(*reading) == [expected, expected]
     assert not looks
-    # It was in the log by then: any other process has it too.
-    assert await store().client.xlen(key) == 2
     await log.close()
+    assert await store().client.xlen(key) == 2
+
+
+async def test_readers_here_do_not_wait_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, key = started()
+    answered = asyncio.Event()
+    run = store().run
+
+    async def slow(commands: Any) -> dict[int, str]:
+        await answered.wait()
+        return await run(commands)
+
+    monkeypatch.setattr(store(), "run", slow)
+    log.append(Delta("one"))
+    await asyncio.sleep(0)
+    log.append(Delta("two"))  # in the next write
+    first = await store().read(key, after=0)
+    assert [number for number, *_ in first] == [1, 2]
+    assert [number for number, *_ in await store().read(key, after=1)] == [2]
+    assert await store().client.xlen(key) == 0
+    answered.set()
+    await log.close()
+    assert log._log.fresh == []
+    # By now it is there for all processes.
+    assert await store().read(key, after=0) == first
 
 
 async def test_a_reader_that_is_behind_takes_the_rest_from_the_log() -> None:
@@ -88,7 +111,12 @@ async def test_a_broken_log_tells_its_writer_and_its_readers(
 
     monkeypatch.setattr(store(), "run", broken)
     log.append(Delta("one"))
-    assert await reading == []
+    assert [number for number, *_ in await reading] == [1]
+    following = asyncio.create_task(store().read(key, after=1))
+    with pytest.raises(RedisLost):
+        await log.close()
+    assert await following == []
+    assert not store().is_written_here(key)
     with pytest.raises(RedisLost):
         log.append(Delta("two"))
 
