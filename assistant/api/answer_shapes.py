@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
@@ -25,13 +26,10 @@ from assistant.chat.choosing import EFFORTS
 from assistant.chat.models import AnswerStatus, Conversation, Feedback, Message
 from assistant.chat.presenting import (
     CitationView,
+    Presented,
     SourceView,
-    citations_for,
-    follow_ups_for,
-    searched_for,
-    sources_for,
-    support_for,
-    text_for,
+    present,
+    presented,
 )
 from assistant.users.models import User
 
@@ -335,26 +333,30 @@ def conversation_json(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def message_json(message: Message, *, user: User) -> dict[str, Any]:
+def message_json(shown: Presented) -> dict[str, Any]:
     """An answer whose sources the caller may no longer read has no text."""
+    message = shown.message
     return {
         "id": str(message.pk),
         "role": message.role,
         "status": message.status,
-        "text": text_for(message, user=user),
+        "text": shown.text,
         "parent": str(message.parent_id) if message.parent_id else None,
         "created_at": message.created_at,
     }
 
 
-def branch_message_json(each: Placed, *, user: User) -> dict[str, Any]:
-    siblings = [str(pk) for pk in each.siblings]
-    return message_json(each.message, user=user) | {"siblings": siblings}
+def branch_json(branch: Sequence[Placed], *, user: User) -> list[dict[str, Any]]:
+    messages = presented([placed.message for placed in branch], user=user)
+    return [
+        message_json(shown) | {"siblings": [str(pk) for pk in placed.siblings]}
+        for shown, placed in zip(messages, branch, strict=True)
+    ]
 
 
 def asked_json(question: Message, answer: Message, *, user: User) -> dict[str, Any]:
     return {
-        "question": message_json(question, user=user),
+        "question": message_json(present(question, user=user)),
         "answer": {"id": str(answer.pk), "status": answer.status},
     }
 
@@ -363,14 +365,15 @@ def answer_json(answer: Message, *, user: User) -> dict[str, Any]:
     """A stored answer; its evidence is read again under the rights of this moment."""
     feedback: Feedback | None = getattr(answer, "feedback", None)
     error = {"code": answer.error_code, "detail": answer.error_detail}
-    return message_json(answer, user=user) | {
+    shown = present(answer, user=user)
+    return message_json(shown) | {
         "conversation": str(answer.conversation_id),
-        "citations": [_citation_json(view) for view in citations_for(answer, user=user)],
-        "sources": [source_json(view) for view in sources_for(answer, user=user)],
+        "citations": [_citation_json(view) for view in shown.citations],
+        "sources": [source_json(view) for view in shown.read_sources],
         "abstained": answer.abstained,
-        "support": support_for(answer, user=user),
-        "searched": searched_for(answer, user=user),
-        "follow_ups": follow_ups_for(answer, user=user),
+        "support": shown.support,
+        "searched": shown.searched,
+        "follow_ups": shown.follow_ups,
         "narrowing": answer.narrowing,
         "finish_reason": answer.finish_reason,
         "model": answer.model,

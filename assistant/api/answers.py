@@ -34,7 +34,7 @@ from assistant.api.problems import problem_of
 from assistant.api.schema import operation
 from assistant.api.search import ignored_of
 from assistant.api.streaming import event_stream
-from assistant.chat import actions, choosing, queueing, stream
+from assistant.chat import actions, choosing, queueing, recording, stream
 from assistant.chat.answering import answer_once
 from assistant.chat.events import (
     PING,
@@ -264,23 +264,21 @@ class AnswerEventsView(AsyncAPIView):
         tags=_TAGS,
     )
     async def get(self, request: Request, pk: UUID) -> HttpResponseBase:
-        answer_id = await in_thread(self._answer_id, pk)
-        frames = stream.follow(answer_id, user=self.person, after=_position(request))
+        is_withheld = await in_thread(self._is_withheld, pk)
+        frames = stream.follow(
+            pk, user=self.person, after=_position(request), is_withheld=is_withheld
+        )
         return event_stream(frames)
 
     get.__doc__ = _EVENTS
 
-    def _answer_id(self, pk: UUID) -> UUID:
+    def _is_withheld(self, pk: UUID) -> bool:
         """Checked on every connect, not only when the question was asked."""
-        answer = (
-            Message.objects.for_user(self.person)
-            .filter(pk=pk, role=Message.Role.ANSWER)
-            .values_list("pk", flat=True)
-            .first()
-        )
+        mine = Message.objects.for_user(self.person)
+        answer = mine.filter(pk=pk, role=Message.Role.ANSWER).first()
         if answer is None:
             raise exceptions.NotFound
-        return answer
+        return recording.is_withheld(answer, user=self.person)
 
 
 def _position(request: Request) -> int:

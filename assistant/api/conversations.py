@@ -18,7 +18,7 @@ from assistant.api.answer_shapes import (
     ConversationSerializer,
     MessageBody,
     asked_json,
-    branch_message_json,
+    branch_json,
     conversation_json,
 )
 from assistant.api.authentication import token_of
@@ -83,7 +83,7 @@ class ConversationViewSet(OwnedViewSet):
         The evidence of an answer is at `get_answer`.
         """
         conversation = self.get_object()
-        messages = [branch_message_json(each, user=self.person) for each in branch_of(conversation)]
+        messages = branch_json(branch_of(conversation), user=self.person)
         return Response(conversation_json(conversation) | {"messages": messages})
 
     @operation(

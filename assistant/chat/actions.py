@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from assistant.audit.models import record
 from assistant.chat import branching, choosing, queueing, stream
-from assistant.chat.models import AnswerStatus, Conversation, Feedback, Message
+from assistant.chat.models import Conversation, Feedback, Message
 from assistant.chat.recording import UNFINISHED
-from assistant.chat.running import start
+from assistant.chat.running import first_status, start
 from assistant.documents.actions import delete_collection
 from assistant.documents.models import Collection
 from assistant.retrieval.filters import check
@@ -116,7 +116,7 @@ def ask(
     idempotency_key: str | None = None,
     token: ApiToken | None = None,
 ) -> tuple[Message, Message]:
-    """Store a question and its PENDING answer, and start answering after the commit.
+    """Store a question and its answer to come, and start answering after the commit.
 
     It follows the answer ``parent``, by default the one at the end of the branch that is shown; to
     edit a question is to ask with its parent (None: it begins the conversation). Its branch is
@@ -218,7 +218,7 @@ def _begin(
             question, answer = make(locked, _next_ordinal(locked))
             answer.pk = _place_in_line(user, token)
             answer.conversation, answer.parent = locked, question
-            answer.role, answer.status = Message.Role.ANSWER, AnswerStatus.PENDING
+            answer.role, answer.status = Message.Role.ANSWER, first_status()
             Message.objects.bulk_create(
                 message for message in (question, answer) if message._state.adding
             )

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from assistant.chat.events import CitationFound, Delta, Done, Failed, Sources
 from assistant.chat.models import Bundle, Message
-from assistant.chat.presenting import SourceView, sources_for
+from assistant.chat.presenting import SourceView, present
 from assistant.chat.turn import Turn
 from assistant.database import in_database
 from assistant.documents.models import Collection, Document
@@ -88,7 +88,7 @@ class Account:
 
 def account_of(bundle: Bundle, *, user: AnyUser) -> Account:
     answer = bundle.answer
-    sources = sources_for(answer, user=user)
+    sources = present(answer, user=user).read_sources
     withheld = not all(source.available for source in sources)
     return Account(
         bundle,
@@ -170,7 +170,7 @@ def _inputs(bundle: Bundle, user: AnyUser) -> dict[str, Any]:
 
 def _compare(bundle: Bundle, passages: list[dict[str, Any]], user: AnyUser) -> list[Compared]:
     """Passages that overlap in a document are the same; what ``user`` may not read has no name."""
-    views = {view.number: view for view in sources_for(bundle.answer, user=user)}
+    views = {view.number: view for view in present(bundle.answer, user=user).sources}
     left = list(passages)
     rows: list[Compared] = []
     for source in bundle.answer.sources:

@@ -53,9 +53,9 @@ class Conversation(models.Model):
 
 
 class AnswerStatus(models.TextChoices):
-    """PENDING -> STREAMING -> DONE | STOPPED | INTERRUPTED | FAILED; the last four are final."""
+    """PENDING or STREAMING -> DONE | STOPPED | INTERRUPTED | FAILED; the last four are final."""
 
-    PENDING = "pending", "pending"  # stored, not picked up yet
+    PENDING = "pending", "pending"  # stored where nobody writes answers
     STREAMING = "streaming", "streaming"  # a web process is producing it
     DONE = "done", "done"
     STOPPED = "stopped", "stopped"  # by its reader, or because a right was withdrawn

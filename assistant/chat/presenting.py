@@ -1,13 +1,18 @@
-"""Sources and citations of a stored answer, shown under the reader's rights of this moment."""
+"""Stored answers, shown under the reader's rights of this moment."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from assistant.chat.models import Message
+from django.db.models import Case, F, TextField, When
+from django.db.models.functions import Substr
+
+from assistant.chat.models import Citation, Message
 from assistant.documents.locators import Locator
 from assistant.documents.models import Collection, Document, VersionText
 from assistant.permissions.policy import AnyUser
@@ -20,6 +25,7 @@ class SourceView:
     """A numbered source. What the reader may not see any more has no text and no title.
 
     ``dated`` is when its version was stored; ``is_superseded``: a newer one answers by now.
+    ``text`` is None as well where it was not asked for.
     """
 
     number: int
@@ -27,11 +33,11 @@ class SourceView:
     version_id: UUID | None
     title: str
     collection_name: str
-    text: str | None
     locator: Locator
     available: bool
     dated: datetime | None = None
     is_superseded: bool = False
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,104 +54,184 @@ class CitationView:
     available: bool
 
 
-def _visible_documents(answer: Message, user: AnyUser, ids: set[str]) -> dict[str, Document]:
-    documents = Document.objects.readable_by(user).filter(pk__in=ids).select_related("collection")
-    return {str(document.pk): document for document in documents}
+class Presented:
+    """A question or a stored answer as ``user`` may see it; each part is read when asked for."""
 
+    def __init__(self, message: Message, evidence: _Evidence) -> None:
+        self.message = message
+        self.user = evidence.user
+        self._evidence = evidence
 
-def sources_for(answer: Message, *, user: AnyUser) -> list[SourceView]:
-    """The numbered passages that the model was offered, their text read from the versions now."""
-    documents = _visible_documents(answer, user, {s["document"] for s in answer.sources})
-    stored = VersionText.objects.readable_by(user).filter(
-        version__in=[s["version"] for s in answer.sources]
-    )
-    texts = {str(text.version_id): text for text in stored.select_related("version")}
-    views: list[SourceView] = []
-    for source in answer.sources:
-        locator = Locator.from_json(source["locator"])
-        document = documents.get(source["document"])
-        text = texts.get(source["version"])
-        if document is None or text is None:
+    @cached_property
+    def citations(self) -> list[CitationView]:
+        """In the order of their markers."""
+        views: list[CitationView] = []
+        for row in self._evidence.citations.get(self.message.pk, ()):
+            document = self._evidence.document(row.document_id) if row.version_id else None
             views.append(
-                SourceView(source["number"], None, None, UNAVAILABLE, "", None, locator, False)
+                CitationView(
+                    number=row.number,
+                    document_id=document.pk if document else None,
+                    version_id=row.version_id if document else None,
+                    title=document.title if document else UNAVAILABLE,
+                    quote=row.quote if document else None,
+                    locator=Locator.from_json(row.locator),
+                    verified=row.verified,
+                    available=document is not None,
+                )
             )
-            continue
-        views.append(
-            SourceView(
-                number=source["number"],
-                document_id=document.pk,
-                version_id=UUID(source["version"]),
-                title=document.title,
-                collection_name=document.collection.name,
-                text=text.text[locator.char_start : locator.char_end],
-                locator=locator,
-                available=True,
-                dated=text.version.created_at,
-                is_superseded=document.current_version_id != text.version_id,
-            )
+        return views
+
+    @cached_property
+    def sources(self) -> list[SourceView]:
+        """The numbered passages that the model was offered, without their text."""
+        return [self._source(source) for source in self.message.sources]
+
+    def _source(self, source: Mapping[str, Any]) -> SourceView:
+        number, locator = source["number"], Locator.from_json(source["locator"])
+        document = self._evidence.document(source["document"])
+        dated = self._evidence.dates.get(UUID(source["version"]))
+        if document is None or dated is None:
+            return SourceView(number, None, None, UNAVAILABLE, "", locator, False)
+        version = UUID(source["version"])
+        return SourceView(
+            number=number,
+            document_id=document.pk,
+            version_id=version,
+            title=document.title,
+            collection_name=document.collection.name,
+            locator=locator,
+            available=True,
+            dated=dated,
+            is_superseded=document.current_version_id != version,
         )
-    return views
+
+    @cached_property
+    def read_sources(self) -> list[SourceView]:
+        """``sources`` with their text, read from the versions now."""
+        texts = _texts(self.sources, self.user)
+        return [
+            replace(source, text=text) for source, text in zip(self.sources, texts, strict=True)
+        ]
+
+    @cached_property
+    def is_fully_available(self) -> bool:
+        """Whether the reader may still read what the answer was made from: else its text is
+        withheld.
+
+        That is every cited source, or every offered one when nothing is cited.
+        """
+        if self.message.role == Message.Role.QUESTION:  # it was made from nothing
+            return True
+        return all(item.available for item in self.citations or self.sources)
+
+    @property
+    def text(self) -> str:
+        """Empty when it is withheld."""
+        return self.message.text if self.is_fully_available else ""
+
+    @property
+    def support(self) -> dict[str, Any]:
+        """What the sentences of the text stand on; empty when the text is withheld."""
+        return self.message.support if self.is_fully_available else {}
+
+    @property
+    def follow_ups(self) -> list[str]:
+        """Questions proposed after it; none when its text is withheld."""
+        return (self.message.follow_ups or []) if self.is_fully_available else []
+
+    @cached_property
+    def searched(self) -> dict[str, Any]:
+        """What was looked through when nothing was found, without collections hidden by now.
+
+        Empty for an answer that found something.
+        """
+        searched = self.message.searched
+        if not searched:
+            return {}
+        visible = Collection.objects.for_user(self.user).filter(pk__in=searched["collections"])
+        names = [{"id": str(each.pk), "name": each.name} for each in visible.order_by("name", "pk")]
+        return {**searched, "collections": names}
 
 
-def citations_for(answer: Message, *, user: AnyUser) -> list[CitationView]:
-    """The citations in the order of their markers."""
-    rows = list(answer.citations.all())
-    documents = _visible_documents(
-        answer, user, {str(row.document_id) for row in rows if row.document_id}
+def presented(messages: Iterable[Message], *, user: AnyUser) -> list[Presented]:
+    """All of them: what they were made from is read together."""
+    messages = list(messages)
+    evidence = _Evidence(messages, user)
+    return [Presented(message, evidence) for message in messages]
+
+
+def present(message: Message, *, user: AnyUser) -> Presented:
+    (shown,) = presented([message], user=user)
+    return shown
+
+
+class _Evidence:
+    """What some answers were made from, as far as ``user`` may read it now."""
+
+    def __init__(self, messages: Sequence[Message], user: AnyUser) -> None:
+        self.user = user
+        self._answers = [each for each in messages if each.role == Message.Role.ANSWER]
+
+    @cached_property
+    def citations(self) -> dict[UUID, list[Citation]]:
+        """By the answer."""
+        found: dict[UUID, list[Citation]] = {}
+        rows = Citation.objects.filter(answer__in=[answer.pk for answer in self._answers])
+        for row in rows.order_by("ordinal"):
+            found.setdefault(row.answer_id, []).append(row)
+        return found
+
+    def document(self, pk: UUID | str | None) -> Document | None:
+        return self._documents.get(str(pk))
+
+    @cached_property
+    def _documents(self) -> dict[str, Document]:
+        cited = {row.document_id for rows in self.citations.values() for row in rows}
+        offered = {each["document"] for answer in self._answers for each in answer.sources}
+        wanted = {str(pk) for pk in cited | offered if pk is not None}
+        if not wanted:
+            return {}
+        rows = Document.objects.readable_by(self.user).filter(pk__in=wanted)
+        shown = rows.select_related("collection").only(
+            "title", "current_version", "collection__name"
+        )
+        return {str(document.pk): document for document in shown}
+
+    @cached_property
+    def dates(self) -> dict[UUID, datetime]:
+        """When each version that still has a text was stored."""
+        wanted = {each["version"] for answer in self._answers for each in answer.sources}
+        if not wanted:
+            return {}
+        rows = VersionText.objects.readable_by(self.user).filter(version__in=wanted)
+        return dict(rows.values_list("version_id", "version__created_at"))
+
+
+def _texts(sources: Sequence[SourceView], user: AnyUser) -> list[str | None]:
+    """Only what lies between them is read: a version can be a book, with a box for each line."""
+    spans: dict[UUID, tuple[int, int]] = {}
+    for source in sources:
+        if source.version_id is not None:
+            start, end = source.locator.char_start, source.locator.char_end
+            first, last = spans.get(source.version_id, (start, end))
+            spans[source.version_id] = (min(first, start), max(last, end))
+    if not spans:
+        return [None] * len(sources)
+    between = Case(
+        *(
+            When(version=version, then=Substr(F("text"), start + 1, end - start))
+            for version, (start, end) in spans.items()
+        ),
+        output_field=TextField(),
     )
-    views: list[CitationView] = []
-    for row in rows:
-        document = documents.get(str(row.document_id)) if row.version_id else None
-        views.append(
-            CitationView(
-                number=row.number,
-                document_id=document.pk if document else None,
-                version_id=row.version_id if document else None,
-                title=document.title if document else UNAVAILABLE,
-                quote=row.quote if document else None,
-                locator=Locator.from_json(row.locator),
-                verified=row.verified,
-                available=document is not None,
-            )
-        )
-    return views
-
-
-def is_fully_available(answer: Message, *, user: AnyUser) -> bool:
-    """Whether ``user`` may still read what the answer was made from: else its text is withheld.
-
-    That is every cited source, or every offered one when nothing is cited.
-    """
-    if answer.role == Message.Role.QUESTION:  # it was made from nothing
-        return True
-    evidence = citations_for(answer, user=user) or sources_for(answer, user=user)
-    return all(item.available for item in evidence)
-
-
-def text_for(answer: Message, *, user: AnyUser) -> str:
-    """The answer's text, empty when it is withheld."""
-    return answer.text if is_fully_available(answer, user=user) else ""
-
-
-def support_for(answer: Message, *, user: AnyUser) -> dict[str, Any]:
-    """What the sentences of the text stand on; empty when the text is withheld."""
-    support: dict[str, Any] = answer.support
-    return support if is_fully_available(answer, user=user) else {}
-
-
-def follow_ups_for(answer: Message, *, user: AnyUser) -> list[str]:
-    """Questions proposed after it; none when its text is withheld."""
-    questions: list[str] = answer.follow_ups or []
-    return questions if is_fully_available(answer, user=user) else []
-
-
-def searched_for(answer: Message, *, user: AnyUser) -> dict[str, Any]:
-    """What was looked through when nothing was found; collections that are hidden now are left out.
-
-    Empty for an answer that found something.
-    """
-    if not answer.searched:
-        return {}
-    visible = Collection.objects.for_user(user).filter(pk__in=answer.searched["collections"])
-    names = [{"id": str(each.pk), "name": each.name} for each in visible.order_by("name", "pk")]
-    return {**answer.searched, "collections": names}
+    rows = VersionText.objects.readable_by(user).filter(version__in=spans)
+    found = dict(rows.values_list("version_id", between))
+    texts: list[str | None] = []
+    for source in sources:
+        text = found.get(source.version_id)
+        if text is not None and source.version_id is not None:
+            begin = spans[source.version_id][0]
+            text = text[source.locator.char_start - begin : source.locator.char_end - begin]
+        texts.append(text)
+    return texts

@@ -1,4 +1,4 @@
-"""The row of an answer: claimed once, finished once, replayed from when the stream is gone."""
+"""The row of an answer: read once, finished once, replayed from when the stream is gone."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ from assistant.chat.abstaining import stored
 from assistant.chat.bundling import keep
 from assistant.chat.events import CitationFound, Delta, Done, Event, Failed
 from assistant.chat.models import AnswerStatus, Citation, Conversation, Message
-from assistant.chat.presenting import (
-    citations_for,
-    is_fully_available,
-    searched_for,
-    support_for,
-)
+from assistant.chat.presenting import present, presented
 from assistant.chat.turn import Turn
 from assistant.database import in_database
 from assistant.documents.models import Collection
+from assistant.permissions.policy import AnyUser
 from assistant.retrieval.understanding import as_json
 from assistant.users.models import User
 from inference.types import ChatMessage, Effort
@@ -32,12 +28,8 @@ UNFINISHED = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
 HISTORY_TURNS = 4
 
 
-def claim(answer: Message) -> Turn | None:
-    """Take a PENDING answer; None when another process has it, or it is gone. Queries."""
-    if not Message.objects.filter(pk=answer.pk, status=AnswerStatus.PENDING).update(
-        status=AnswerStatus.STREAMING
-    ):
-        return None
+def turn_for(answer: Message) -> Turn:
+    """What is known before it is written. Queries."""
     conversation, question = answer.conversation, answer.parent
     assert question is not None
     return Turn(
@@ -67,11 +59,11 @@ def chosen_collections(conversation: Conversation) -> Sequence[UUID] | None:
 def _history(question: Message, *, user: User) -> list[ChatMessage]:
     """Earlier turns of its branch whose sources the reader may still see, oldest first."""
     messages: list[ChatMessage] = []
-    for row in branching.before(question, limit=2 * HISTORY_TURNS):
-        if row.role == Message.Role.QUESTION:
-            messages.append(ChatMessage("user", row.text))
-        elif row.text and is_fully_available(row, user=user):
-            messages.append(ChatMessage("assistant", row.text))
+    for shown in presented(branching.before(question, limit=2 * HISTORY_TURNS), user=user):
+        if shown.message.role == Message.Role.QUESTION:
+            messages.append(ChatMessage("user", shown.text))
+        elif shown.text:
+            messages.append(ChatMessage("assistant", shown.text))
     return messages
 
 
@@ -175,9 +167,9 @@ def replay(answer_id: UUID) -> list[Event] | None:
     if answer.status in UNFINISHED:
         return None
     events: list[Event] = []
-    user = answer.conversation.user
-    if is_fully_available(answer, user=user):
-        events.append(Delta(answer.text))
+    shown = present(answer, user=answer.conversation.user)
+    if shown.is_fully_available:
+        events.append(Delta(shown.text))
         events += [
             CitationFound(
                 citation.number,
@@ -187,7 +179,7 @@ def replay(answer_id: UUID) -> list[Event] | None:
                 str(citation.document_id),
                 str(citation.version_id),
             )
-            for citation in citations_for(answer, user=user)
+            for citation in shown.citations
         ]
     if answer.error_code:
         events.append(Failed(answer.error_code, answer.error_detail, retryable=True))
@@ -199,19 +191,13 @@ def replay(answer_id: UUID) -> list[Event] | None:
                 answer.usage,
                 answer.timings_ms,
                 answer.abstained,
-                support_for(answer, user=user) or None,
-                searched_for(answer, user=user) or None,
+                shown.support or None,
+                shown.searched or None,
             )
         )
     return events
 
 
-@in_database
-def is_withheld(answer_id: UUID) -> bool:
-    """Whether a finished answer may no longer be shown to the person who asked."""
-    answer = Message.objects.select_related("conversation__user").filter(pk=answer_id).first()
-    if answer is None:
-        return True
-    if answer.status in UNFINISHED:
-        return False
-    return not is_fully_available(answer, user=answer.conversation.user)
+def is_withheld(answer: Message, *, user: AnyUser) -> bool:
+    """Whether a finished answer may no longer be shown to ``user``, who asked. Queries."""
+    return answer.status not in UNFINISHED and not present(answer, user=user).is_fully_available

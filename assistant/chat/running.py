@@ -1,7 +1,7 @@
 """Answers run as tasks of the web process's event loop, not of the request that asked.
 
 The ASGI application attaches its loop at start-up. A process without one (a management command, a
-test) leaves the answer PENDING, and it is marked interrupted like that of a process that died.
+test) stores the answer as PENDING, and it is marked interrupted like that of a process that died.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.db import DatabaseError
 from assistant.chat import recording, watching
 from assistant.chat.answering import generate
 from assistant.chat.event_store import store
-from assistant.chat.models import Message
+from assistant.chat.models import AnswerStatus, Message
 from assistant.chat.suggesting import suggest
 from assistant.chat.turn import Turn
 from assistant.database import shared_threads
@@ -53,6 +53,11 @@ async def drain(seconds: float) -> None:
             await asyncio.wait(stuck, timeout=2)
 
 
+def first_status() -> AnswerStatus:
+    """What an answer that begins now is stored with; ``start`` writes no row."""
+    return AnswerStatus.PENDING if _loop is None else AnswerStatus.STREAMING
+
+
 def start(answer: Message) -> None:
     """Called from a thread that queries, after the commit that stored the answer."""
     # Draining may take it away meanwhile.
@@ -61,13 +66,12 @@ def start(answer: Message) -> None:
         return
     try:
         # Here and now: in another thread it would compete with the response.
-        turn = recording.claim(answer)
+        turn = recording.turn_for(answer)
     except DatabaseError:
         log.exception("answer %s could not begin", answer.pk)
         return
-    if turn is not None:
-        # Not in the caller's context: it holds the thread that ends with the caller's request.
-        loop.call_soon_threadsafe(_spawn, turn, context=Context())
+    # Not in the caller's context: it holds the thread that ends with the caller's request.
+    loop.call_soon_threadsafe(_spawn, turn, context=Context())
 
 
 def _spawn(turn: Turn) -> None:

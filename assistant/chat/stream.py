@@ -39,28 +39,29 @@ class EventLog:
 
     def __init__(self, answer_id: UUID) -> None:
         self._events, self._alive, self._stop = _keys(answer_id)
-        self._log = store().open(self._events)
+        self._store = store()
+        self._log = self._store.open(self._events)
         self._number = 0
 
     def append(self, event: Event) -> None:
         """Queued; written within milliseconds. Raises RedisLost."""
         self._number += 1
-        store().append(self._log, (self._number, event.name, to_json(event)))
+        self._store.append(self._log, (self._number, event.name, to_json(event)))
         if self._number == 1:
             self._write("EXPIRE", self._events, settings.ANSWER_EVENTS_TTL_SECONDS)
             self._write("SET", self._alive, "1", "EX", ALIVE_SECONDS)
 
     def forget(self) -> None:
         """Take back what was written: its reader may no longer see it. Raises RedisLost."""
-        store().clear(self._log)
+        self._store.clear(self._log)
 
     async def close(self) -> None:
         """Returns when everything is written. Raises RedisLost."""
         self._write("DEL", self._alive, self._stop)
-        await store().written(self._log)
+        await self._store.written(self._log)
 
     def _write(self, *command: Any) -> None:
-        store().write(self._log, *command)
+        self._store.write(self._log, *command)
 
 
 @lru_cache(maxsize=10_000)
@@ -111,25 +112,29 @@ def end_orphan(answer_id: UUID) -> None:
     recording.mark_interrupted(answer_id, text=text)
 
 
-async def follow(answer_id: UUID, *, user: AnyUser, after: int = 0) -> AsyncGenerator[str, None]:
-    """Server-sent events after number ``after``, until the last one. The caller checked the owner.
+async def follow(
+    answer_id: UUID, *, user: AnyUser, is_withheld: bool, after: int = 0
+) -> AsyncGenerator[str, None]:
+    """Server-sent events after number ``after``, until the last one. The caller checked the owner,
+    and whether the text of a finished answer ``is_withheld``.
 
     Joins a running answer at any time and replays a finished one from its row. Ends when the
     account is deactivated. A comment line keeps an idle connection open.
     """
     events, alive, _ = _keys(answer_id)
+    shared = store()
     last_sign = last_check = alive_at = perf_counter()
     number = after
     was_told = False
-    if await recording.is_withheld(answer_id):
+    if is_withheld:
         for each in _replayed(await recording.replay(answer_id) or [], number):
             yield each
         return
     while True:
-        if store().is_leaving and not was_told:
+        if shared.is_leaving and not was_told:
             was_told = True
             yield COME_BACK
-        entries = await store().read(events, after=number)
+        entries = await shared.read(events, after=number)
         if entries:
             frames, ended = _frames(entries)
             number = entries[-1][0]
@@ -142,7 +147,7 @@ async def follow(answer_id: UUID, *, user: AnyUser, after: int = 0) -> AsyncGene
             last_check = perf_counter()
             if not await _is_active(user):
                 return
-        if store().is_written_here(events) or await _is_alive(alive):
+        if shared.is_written_here(events) or await _is_alive(alive):
             alive_at = perf_counter()
         elif replay := await recording.replay(answer_id):
             if await _goes_on(events, after=number) and perf_counter() - alive_at < ORPHAN_SECONDS:

@@ -21,7 +21,7 @@ from django.utils import timezone
 from assistant import engines
 from assistant.chat import queueing, rights
 from assistant.chat.models import AnswerStatus, Conversation, Message
-from assistant.chat.presenting import is_fully_available
+from assistant.chat.presenting import present
 from assistant.chat.saying import said
 from assistant.database import in_database
 from assistant.users.models import User
@@ -94,7 +94,7 @@ def _wanted(answer_id: UUID) -> _Wanted | None:
         follow_ups=settings.SUGGEST_FOLLOW_UPS
         and not answer.abstained
         and answer.citations.filter(verified=True).exists()
-        and is_fully_available(answer, user=conversation.user),
+        and present(answer, user=conversation.user).is_fully_available,
     )
 
 

@@ -14,15 +14,9 @@ from django.utils.safestring import SafeString
 from assistant.chat.abstaining import is_sent
 from assistant.chat.choosing import name_of
 from assistant.chat.models import AnswerStatus, Message
-from assistant.chat.presenting import (
-    citations_for,
-    is_fully_available,
-    searched_for,
-    sources_for,
-)
+from assistant.chat.presenting import Presented
 from assistant.chat.suggesting import are_coming
 from assistant.documents.locators import Locator
-from assistant.users.models import User
 from assistant.web.narrowing import Chip, shown
 from assistant.web.rendering import CITATION, render_answer
 
@@ -104,12 +98,12 @@ class AnswerView:
         return self.message.status in OPEN_STATUSES
 
 
-def view_of(answer: Message, *, user: User) -> AnswerView:
+def view_of(shown: Presented) -> AnswerView:
     """Rights are asked now, not remembered from when the answer was written."""
+    answer = shown.message
     if answer.status in OPEN_STATUSES:
         return AnswerView(answer)
-    citations = citations_for(answer, user=user)
-    if not is_fully_available(answer, user=user):
+    if not shown.is_fully_available:
         return AnswerView(answer, is_withheld=True)
     cards = {
         source.number: SourceCard(
@@ -121,9 +115,9 @@ def view_of(answer: Message, *, user: User) -> AnswerView:
             dated=source.dated,
             is_superseded=source.is_superseded,
         )
-        for source in sources_for(answer, user=user)
+        for source in shown.sources
     }
-    for citation in citations:
+    for citation in shown.citations:
         if (card := cards.get(citation.number)) is None or not citation.quote:
             continue
         url = _url(citation.document_id, citation.version_id, citation.locator)
@@ -145,11 +139,11 @@ def view_of(answer: Message, *, user: User) -> AnswerView:
         tuple(card for card in cards.values() if card.number in numbers),
         tuple(card for card in cards.values() if card.number not in numbers),
         conflicts=tuple(_conflict(each) for each in answer.support.get("conflicts", ())),
-        searched=searched_for(answer, user=user),
+        searched=shown.searched,
         is_sent=answer.abstained and is_sent(answer),
-        follow_ups=tuple(answer.follow_ups or ()),
+        follow_ups=tuple(shown.follow_ups),
         awaits_follow_ups=are_coming(answer),
-        choice=name_of(user, answer),
+        choice=name_of(shown.user, answer),
     )
 
 

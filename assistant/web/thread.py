@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -11,6 +12,7 @@ from django.shortcuts import render
 
 from assistant.chat.branching import Placed, branch_of, placed
 from assistant.chat.models import Conversation, Message
+from assistant.chat.presenting import presented
 from assistant.users.models import User
 from assistant.web.answers import view_of
 
@@ -50,21 +52,29 @@ def _switch(shown: Placed) -> Switch | None:
     )
 
 
-def turn_of(shown: Placed, *, user: User) -> dict[str, Any]:
+def turn_of(place: Placed, *, user: User) -> dict[str, Any]:
     """What the template of a question or of an answer takes."""
-    message, switch = shown.message, _switch(shown)
-    if message.role == Message.Role.QUESTION:
-        return {"question": message, "switch": switch}
-    return {"answer": view_of(message, user=user), "switch": switch}
+    (turn,) = _turns([place], user=user)
+    return turn
 
 
 def turns_of(conversation: Conversation, *, user: User) -> list[dict[str, Any]]:
-    return [turn_of(shown, user=user) for shown in branch_of(conversation)]
+    return _turns(branch_of(conversation), user=user)
+
+
+def _turns(places: Sequence[Placed], *, user: User) -> list[dict[str, Any]]:
+    messages = presented([place.message for place in places], user=user)
+    return [
+        {"question": shown.message, "switch": _switch(place)}
+        if shown.message.role == Message.Role.QUESTION
+        else {"answer": view_of(shown), "switch": _switch(place)}
+        for shown, place in zip(messages, places, strict=True)
+    ]
 
 
 def new_turn(question: Message, answer: Message, *, user: User) -> dict[str, Any]:
     """``turns`` of a question that was just asked."""
-    return {"turns": [turn_of(placed(message), user=user) for message in (question, answer)]}
+    return {"turns": _turns([placed(question), placed(answer)], user=user)}
 
 
 def refused(request: HttpRequest, words: str) -> HttpResponse:

@@ -151,8 +151,7 @@ def test_another_model_is_for_who_may_choose_it(
     conversation = post(caller, "/conversations/", {}).json()["id"]
     asked = {"content": body["question"], "model": "Thorough"}
     answer = post(caller, f"/conversations/{conversation}/messages/", asked).json()["answer"]
-    turn = recording.claim(Message.objects.get(pk=answer["id"]))
-    assert turn is not None
+    turn = recording.turn_for(Message.objects.get(pk=answer["id"]))
     assert turn.choice is not None
     assert turn.choice.model == "120b"
 

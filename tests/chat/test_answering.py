@@ -10,17 +10,16 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from assistant.chat import actions, answering, event_store, recording, rights, running, stream
+from assistant.chat import actions, answering, event_store, rights, running, stream
 from assistant.chat.events import CitationFound, Delta, Done, Event, Sources
 from assistant.chat.models import AnswerStatus, Conversation, Message
-from assistant.chat.presenting import citations_for, sources_for, text_for
 from assistant.documents import actions as documents
 from assistant.permissions.models import Grant
 from assistant.users.models import User
 from inference.fakes import FakeLLM, say
 from inference.prompts import NO_ANSWER
 from inference.types import EngineError, Finished, TextDelta, Thinking
-from tests.chat.writing import generate
+from tests.chat.writing import followed, generate, shown
 from tests.factories import make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -135,9 +134,9 @@ async def test_a_stored_answer_is_done_and_can_be_read_again(
     answer = await generated(await sync_to_async(asked)(reader))
     assert (answer.status, answer.finish_reason) == (AnswerStatus.DONE, "stop")
     assert len(answer.prompt_digest) == 64
-    views = await sync_to_async(citations_for)(answer, user=reader)
+    views = await shown(answer, "citations", user=reader)
     assert [view.quote for view in views] == ["Annual leave is thirty days a year."]
-    frames = "".join([frame async for frame in stream.follow(answer.pk, user=reader)])
+    frames = "".join([frame async for frame in followed(answer, user=reader)])
     assert "event: sources" in frames
     assert "event: done" in frames
 
@@ -145,9 +144,9 @@ async def test_a_stored_answer_is_done_and_can_be_read_again(
 async def test_readers_see_the_same_stream_from_any_point(reader: User, fake_llm: FakeLLM) -> None:
     fake_llm.scripts = [say("One two three four five [1].")]
     answer = await generated(await sync_to_async(asked)(reader))
-    whole = await collect(stream.follow(answer.pk, user=reader))
+    whole = await collect(followed(answer, user=reader))
     for after in range(len(whole)):
-        assert await collect(stream.follow(answer.pk, user=reader, after=after)) == whole[after:]
+        assert await collect(followed(answer, user=reader, after=after)) == whole[after:]
 
 
 async def collect(frames: AsyncIterator[str]) -> list[str]:
@@ -220,8 +219,8 @@ async def test_citations_are_masked_when_the_right_is_gone(reader: User, fake_ll
     fake_llm.scripts = [say("Annual leave is thirty days a year [1].")]
     answer = await generated(await sync_to_async(asked)(reader))
     await Grant.objects.all().adelete()
-    citations = await sync_to_async(citations_for)(answer, user=reader)
-    sources = await sync_to_async(sources_for)(answer, user=reader)
+    citations = await shown(answer, "citations", user=reader)
+    sources = await shown(answer, "read_sources", user=reader)
     assert [(c.quote, c.document_id, c.available) for c in citations] == [(None, None, False)]
     assert all(source.text is None and source.title != "Handbook" for source in sources)
 
@@ -235,7 +234,7 @@ async def test_earlier_answers_with_lost_sources_are_not_sent_again(
         say("Yes [1]"),
     ]
     answer = await generated(await sync_to_async(asked)(reader))
-    document = (await sync_to_async(citations_for)(answer, user=reader))[0].document_id
+    document = (await shown(answer, "citations", user=reader))[0].document_id
     await sync_to_async(_delete)(document, reader)
     await sync_to_async(make_document)(
         await sync_to_async(make_collection)(readers=[reader]), text="Other leave rules."
@@ -261,7 +260,6 @@ async def test_two_processes_never_write_one_answer(reader: User, fake_llm: Fake
 
 async def test_an_orphan_is_interrupted_with_its_partial_text(reader: User) -> None:
     answer = await sync_to_async(asked)(reader)
-    assert await sync_to_async(recording.claim)(answer) is not None
     log = stream.EventLog(answer.pk)
     log.append(Delta("Half an "))
     log.append(Delta("answer"))
@@ -276,7 +274,7 @@ async def test_after_the_stream_expired_the_row_is_replayed(
 ) -> None:
     answer = await generated(await sync_to_async(asked)(reader))
     await event_store.store().client.flushall()
-    frames = await collect(stream.follow(answer.pk, user=reader))
+    frames = await collect(followed(answer, user=reader))
     assert "event: delta" in frames[0]
     assert "event: done" in frames[-1]
 
@@ -286,7 +284,7 @@ async def test_an_end_between_two_looks_of_a_reader_is_streamed(
 ) -> None:
     """It looks for events, the answer ends, it looks for the writer: the log has the rest."""
     answer = await generated(await sync_to_async(asked)(reader))
-    whole = await collect(stream.follow(answer.pk, user=reader))
+    whole = await collect(followed(answer, user=reader))
     first, rest = "".join(whole).split("id: 2\n")
     store = event_store.store()
     read, looks = store.read, [0]
@@ -296,7 +294,7 @@ async def test_an_end_between_two_looks_of_a_reader_is_streamed(
         return [] if looks[0] == 1 else await read(key, after=after)
 
     monkeypatch.setattr(store, "read", too_early)
-    resumed = await collect(stream.follow(answer.pk, user=reader, after=1))
+    resumed = await collect(followed(answer, user=reader, after=1))
     assert first + "".join(resumed) == first + "id: 2\n" + rest
 
 
@@ -308,7 +306,7 @@ async def test_a_reader_waits_for_the_end_that_follows_the_row(
     key = f"answer:{answer.pk}:events"
     number, name, data = await event_store.last_entry(key) or (0, "", "")
     await client.xdel(key, f"{number}-0")
-    reading = asyncio.create_task(collect(stream.follow(answer.pk, user=reader)))
+    reading = asyncio.create_task(collect(followed(answer, user=reader)))
     await asyncio.sleep(2 * event_store.PATIENCE)
     await client.xadd(key, {"name": name, "data": data}, id=f"{number + 1}-0")
     assert f"id: {number + 1}\nevent: done" in (await reading)[-1]
@@ -357,7 +355,7 @@ async def test_a_lost_right_takes_back_the_recorded_stream_too(
     fake_llm.scripts = [say("Annual leave is thirty days a year [1].")]
     answer = await generated(await sync_to_async(asked)(reader))
     await Grant.objects.all().adelete()
-    frames = await collect(stream.follow(answer.pk, user=reader))
+    frames = await collect(followed(answer, user=reader))
     assert "thirty" not in "".join(frames)
     assert "event: done" in frames[-1]
-    assert "thirty" not in await sync_to_async(text_for)(answer, user=reader)
+    assert "thirty" not in await shown(answer, "text", user=reader)

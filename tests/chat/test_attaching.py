@@ -11,7 +11,6 @@ from django.test import Client
 
 from assistant.chat import actions, attaching, bundling
 from assistant.chat.models import AnswerStatus, Conversation, Message
-from assistant.chat.presenting import citations_for, text_for
 from assistant.documents.actions import create_private_collection
 from assistant.documents.models import (
     Collection,
@@ -28,7 +27,7 @@ from assistant.retrieval.row_security import TABLES, reading_as
 from assistant.users.models import User
 from inference.fakes import FakeLLM, say
 from ingestion.models import IngestionJob, JobStatus
-from tests.chat.writing import generate
+from tests.chat.writing import generate, shown
 from tests.factories import file_named, make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -72,7 +71,7 @@ async def test_it_is_in_the_prompt_whole_and_quoted_with_a_verified_citation(
     prompt = fake_llm.requests[-1].messages[-1].content
     assert "kroner" in prompt
     assert "It ends in May." in prompt
-    (citation,) = await sync_to_async(citations_for)(answer, user=owner)
+    (citation,) = await shown(answer, "citations", user=owner)
     assert (citation.document_id, citation.verified) == (document.pk, True)
     assert citation.quote == TEXT[citation.locator.char_start : citation.locator.char_end]
     # In another conversation of the same person it is not there.
@@ -189,7 +188,7 @@ async def test_it_goes_with_its_conversation_and_takes_its_answers_along(
     conversation, document = await sync_to_async(conversation_with)(owner)
     answer = await asked(conversation, "What does the pilot cost?")
     await sync_to_async(attaching.detach)(conversation, document, user=owner)
-    assert await sync_to_async(text_for)(answer, user=owner) == ""
+    assert await shown(answer, "text", user=owner) == ""
     conversation, document = await sync_to_async(conversation_with)(owner)
     await PendingFileRemoval.objects.all().adelete()
     await sync_to_async(actions.delete_conversation)(conversation, user=owner)

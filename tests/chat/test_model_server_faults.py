@@ -21,7 +21,7 @@ from assistant.chat import actions, stream
 from assistant.chat.models import AnswerStatus, Conversation, Message
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder
-from tests.chat.writing import generate
+from tests.chat.writing import followed, generate
 from tests.factories import make_collection, make_document, make_user
 from tests.inference.upstream import Upstream, upstream
 
@@ -96,7 +96,7 @@ async def test_twenty_live_answers_of_a_killed_server_are_interrupted(server: Up
     for row in await ends_of(answers):
         assert (row.status, row.error_code) == (AnswerStatus.INTERRUPTED, "llm_lost")
         assert row.text.startswith("word0 ")
-    frames = "".join([frame async for frame in stream.follow(answers[0].pk, user=user)])
+    frames = "".join([frame async for frame in followed(answers[0], user=user)])
     assert "event: error" in frames
     assert '"retryable":true' in frames
     server.start()

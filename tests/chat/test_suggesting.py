@@ -156,7 +156,7 @@ async def test_follow_ups_are_withheld_with_their_answer(reader: User, fake_llm:
     answer = await suggested(await answered(reader))
 
     def shown() -> list[str]:
-        return presenting.follow_ups_for(answer, user=reader)
+        return presenting.present(answer, user=reader).follow_ups
 
     assert len(await sync_to_async(shown)()) == 3
     await Grant.objects.all().adelete()

@@ -11,15 +11,15 @@ from django.test import Client
 from assistant.audit.models import AuditEvent
 from assistant.chat import abstaining, actions
 from assistant.chat.models import Conversation, Message, OpenQuestion
-from assistant.chat.presenting import searched_for, sources_for, support_for
+from assistant.chat.presenting import present
 from assistant.documents.models import DocumentVersion
 from assistant.permissions.models import Grant
 from assistant.users.models import User
-from assistant.web.answers import view_of
+from assistant.web.answers import AnswerView, view_of
 from inference.fakes import FakeEmbedder, FakeLLM, say
 from inference.prompts import NO_ANSWER
 from inference.types import EngineError
-from tests.chat.writing import generate
+from tests.chat.writing import generate, shown
 from tests.factories import make_collection, make_document, make_turn, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -54,6 +54,10 @@ async def generated(user: User, text: str = "How many days of annual leave?") ->
     return await Message.objects.select_related("conversation__user").aget(pk=answer.pk)
 
 
+async def viewed(answer: Message, *, user: User) -> AnswerView:
+    return await sync_to_async(lambda: view_of(present(answer, user=user)))()
+
+
 def bases(answer: Message) -> list[tuple[str, str]]:
     return [(answer.text[s["start"] : s["end"]], s["basis"]) for s in answer.support["sentences"]]
 
@@ -67,7 +71,7 @@ async def test_each_sentence_says_what_it_stands_on(reader: User, fake_llm: Fake
     ]
     answer = await generated(reader)
     assert [basis for _, basis in bases(answer)] == ["verified", "similar", "none"]
-    html = (await sync_to_async(view_of)(answer, user=reader)).html
+    html = (await viewed(answer, user=reader)).html
     assert html.count("no source found") == 1
     assert "caves.<span" in html
 
@@ -103,9 +107,9 @@ async def test_sources_that_differ_are_said_with_their_dates(
     [conflict] = answer.support["conflicts"]
     assert (conflict["values"], conflict["unit"]) == (["30", "28"], "day")
     assert conflict["dated"][1] == "2024-05-02"
-    view = await sync_to_async(view_of)(answer, user=reader)
+    view = await viewed(answer, user=reader)
     assert view.conflicts[0].other_dated.year == 2024
-    cards = await sync_to_async(sources_for)(answer, user=reader)
+    cards = await shown(answer, "read_sources", user=reader)
     assert {card.dated.year for card in cards if card.dated} >= {2024}
 
 
@@ -116,16 +120,16 @@ async def test_a_superseded_source_is_said(reader: User, fake_llm: FakeLLM) -> N
     fake_llm.scripts = [say("Pay comes on Friday [1].")]
     answer = await generated(reader, "When comes pay?")
     await make(collection, title="Pay", text="Pay comes on Monday.", external_id="pay")
-    cards = await sync_to_async(sources_for)(answer, user=reader)
+    cards = await shown(answer, "read_sources", user=reader)
     assert [card.is_superseded for card in cards if card.title == "Pay"] == [True]
 
 
 async def test_support_is_withheld_with_the_text(reader: User, fake_llm: FakeLLM) -> None:
     fake_llm.scripts = [say("Annual leave for employees is 30 days a year [1].")]
     answer = await generated(reader)
-    assert await sync_to_async(support_for)(answer, user=reader)
+    assert await shown(answer, "support", user=reader)
     await Grant.objects.filter(user=reader).adelete()
-    assert await sync_to_async(support_for)(answer, user=reader) == {}
+    assert await shown(answer, "support", user=reader) == {}
 
 
 async def test_abstaining_says_what_was_searched(
@@ -136,11 +140,11 @@ async def test_abstaining_says_what_was_searched(
     answer = await generated(reader)
     assert answer.abstained
     assert answer.text == "Nothing in 1 document. Ask the people desk."
-    searched = await sync_to_async(searched_for)(answer, user=reader)
+    searched = await shown(answer, "searched", user=reader)
     assert [each["name"] for each in searched["collections"]] == ["Handbook"]
     assert (searched["documents"], searched["query"]) == (1, "How many days of annual leave?")
     await Grant.objects.filter(user=reader).adelete()
-    assert (await sync_to_async(searched_for)(answer, user=reader))["collections"] == []
+    assert (await shown(answer, "searched", user=reader))["collections"] == []
 
 
 async def test_who_has_nothing_to_read_is_told_what_to_do(reader: User, fake_llm: FakeLLM) -> None:

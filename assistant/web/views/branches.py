@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from assistant.chat import actions, choosing
 from assistant.chat.models import Conversation
+from assistant.chat.presenting import present
 from assistant.retrieval.understanding import FIELDS
 from assistant.web.access import own_answer, own_message, own_question
 from assistant.web.answers import view_of
@@ -83,7 +84,7 @@ def choose(request: SignedInRequest, pk: UUID) -> HttpResponse:
 @require_GET
 def follow_ups(request: SignedInRequest, pk: UUID) -> HttpResponse:
     """What is proposed after an answer; asked for until it is there, or will not come any more."""
-    answer = view_of(own_answer(request.user, pk), user=request.user)
+    answer = view_of(present(own_answer(request.user, pk), user=request.user))
     response = render(request, "web/_follow_ups.html", {"answer": answer})
     if not answer.awaits_follow_ups:
         response.headers["HX-Trigger"] = HISTORY_CHANGED  # the title has come as well

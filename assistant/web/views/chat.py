@@ -18,6 +18,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from assistant.chat import actions, choosing
 from assistant.chat.branching import placed
 from assistant.chat.models import Conversation, Message
+from assistant.chat.presenting import present
 from assistant.documents.models import Collection, Document
 from assistant.web.access import own_answer, own_conversation
 from assistant.web.answers import REASONS, view_of
@@ -174,7 +175,7 @@ def feedback(request: SignedInRequest, pk: UUID) -> HttpResponse:
         request,
         "web/_feedback.html",
         {
-            "answer": view_of(answer, user=request.user),
+            "answer": view_of(present(answer, user=request.user)),
             "asks_why": asks_why,
             "reasons": REASONS,
             "is_thanked": request.method == "POST" and not asks_why,

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET, require_POST
 from assistant.audit.models import record
 from assistant.chat.abstaining import close_question, send_question
 from assistant.chat.models import OpenQuestion
+from assistant.chat.presenting import present
 from assistant.permissions.policy import manages_any
 from assistant.web.access import own_answer
 from assistant.web.answers import view_of
@@ -33,7 +34,7 @@ def send(request: SignedInRequest, pk: UUID) -> HttpResponse:
         problem = " ".join(error.messages)
     if not request.htmx:
         return redirect("conversation", pk=answer.conversation_id)
-    seen = {"answer": view_of(answer, user=request.user), "problem": problem}
+    seen = {"answer": view_of(present(answer, user=request.user)), "problem": problem}
     return render(request, "web/_searched.html", seen)
 
 
