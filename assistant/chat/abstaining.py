@@ -21,7 +21,8 @@ from assistant.chat.models import Message, OpenQuestion
 from assistant.chat.turn import Turn
 from assistant.database import in_database
 from assistant.documents.models import Collection, Document
-from assistant.permissions.policy import AnyUser
+from assistant.permissions.policy import AnyUser, collections_with_role
+from assistant.permissions.roles import Role
 from assistant.users.models import User
 
 # More is no question any more but a way to fill other people's page.
@@ -105,6 +106,12 @@ def stored(searched: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_sent(answer: Message) -> bool:
     return OpenQuestion.objects.filter(answer=answer).exists()
+
+
+def manages_all(ids: Sequence[str], *, user: AnyUser) -> bool:
+    """Whether ``user`` is among those to whom a question about each of these goes."""
+    others = Collection.objects.for_user(user).filter(pk__in=ids)
+    return not others.exclude(pk__in=collections_with_role(user, Role.MANAGER)).exists()
 
 
 def send_question(answer: Message, *, user: User) -> OpenQuestion:

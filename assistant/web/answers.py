@@ -11,7 +11,7 @@ from uuid import UUID
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
-from assistant.chat.abstaining import is_sent
+from assistant.chat.abstaining import is_sent, manages_all
 from assistant.chat.choosing import name_of
 from assistant.chat.models import AnswerStatus, Message
 from assistant.chat.presenting import Presented
@@ -64,9 +64,9 @@ class AnswerView:
     """``cited`` are the sources whose numbers occur in the text, ``others`` were read only.
 
     ``searched`` is what was looked through when nothing was found; ``is_sent``: the question went
-    to the managers. ``awaits_follow_ups``: they may come in a moment. ``choice`` names the model
-    where it is not the site's own. ``is_withheld``: the reader lost a source that the text was made
-    from, so the text is not shown.
+    to the managers, who are others unless ``is_managers_own``. ``awaits_follow_ups``: they may come
+    in a moment. ``choice`` names the model where it is not the site's own. ``is_withheld``: the
+    reader lost a source that the text was made from, so the text is not shown.
     """
 
     message: Message
@@ -77,6 +77,7 @@ class AnswerView:
     conflicts: tuple[Conflict, ...] = ()
     searched: dict[str, Any] = field(default_factory=dict)
     is_sent: bool = False
+    is_managers_own: bool = False
     follow_ups: tuple[str, ...] = ()
     awaits_follow_ups: bool = False
     choice: str = ""
@@ -141,10 +142,16 @@ def view_of(shown: Presented) -> AnswerView:
         conflicts=tuple(_conflict(each) for each in answer.support.get("conflicts", ())),
         searched=shown.searched,
         is_sent=answer.abstained and is_sent(answer),
+        is_managers_own=bool(shown.searched) and _is_managers_own(shown),
         follow_ups=tuple(shown.follow_ups),
         awaits_follow_ups=are_coming(answer),
         choice=name_of(shown.user, answer),
     )
+
+
+def _is_managers_own(shown: Presented) -> bool:
+    searched = [each["id"] for each in shown.searched["collections"]]
+    return manages_all(searched, user=shown.user)
 
 
 def _conflict(found: dict[str, Any]) -> Conflict:

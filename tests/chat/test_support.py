@@ -159,6 +159,26 @@ async def test_who_has_nothing_to_read_is_told_what_to_do(reader: User, fake_llm
     assert empty.name not in answer.text
 
 
+async def test_a_manager_notes_a_question_for_all_managers(
+    reader: User, manager: User, fake_llm: FakeLLM
+) -> None:
+    fake_llm.scripts = [say(NO_ANSWER)]
+    answer = await generated(manager)
+
+    def check() -> None:
+        browser = Client()
+        browser.force_login(manager, backend="django.contrib.auth.backends.ModelBackend")
+        page = browser.get(f"/answers/{answer.pk}/").content.decode()
+        assert "Note it as an open question" in page
+        assert "to the managers" not in page
+        url = f"/answers/{answer.pk}/send/"
+        noted = browser.post(url, headers={"HX-Request": "true"}).content.decode()
+        assert 'href="/questions/"' in noted
+        assert "How many days" in browser.get("/questions/").content.decode()
+
+    await sync_to_async(check)()
+
+
 async def test_a_question_goes_to_the_managers_and_nobody_else(
     reader: User, manager: User, fake_llm: FakeLLM
 ) -> None:
