@@ -164,11 +164,7 @@ def search(
     queries = _queries(query)
     wanted = _Wanted(queries, user, collections, limit, mode, filters, rerank, budget, explain)
     while True:
-        space = None if mode == "keyword" else spaces.active()
-        asked = _Asked()
-        if space is not None:
-            release_connection()
-            asked = _asked(wanted, space)
+        asked = _Asked() if mode == "keyword" else _asked(wanted)
         wanted.clock.lap("embed")
         try:
             found = _found(wanted, asked)
@@ -230,14 +226,27 @@ def _queries(query: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((query, *parts_of(query))))
 
 
-def _asked(wanted: _Wanted, space: EmbeddingSpace) -> _Asked:
-    embedder = spaces.embedder_of(space)
-    vectors = embedder.embed(wanted.queries, kind="query")
-    return _Asked(space, vectors, similarity.floor_of(space.pk, embedder))
+def _asked(wanted: _Wanted) -> _Asked:
+    """For the space that was searched last: the search itself says when that is another one."""
+    space = spaces.last_seen() or spaces.active()
+    while space is not None:
+        release_connection()
+        embedder = spaces.embedder_of(space)
+        try:
+            vectors = embedder.embed(wanted.queries, kind="query")
+            floor = similarity.floor_of(space.pk, embedder)
+        except EngineError:
+            # The server of a model that is searched no more may be gone.
+            if (now := spaces.active()) == space:
+                raise
+            space = now
+            continue
+        return _Asked(space, vectors, floor)
+    return _Asked()
 
 
 async def _aasked(wanted: _Wanted, line: together.Line) -> _Asked:
-    """For the space that was searched last: the search itself says when that is another one."""
+    """As ``_asked``, together with others who ask."""
     space = spaces.last_seen() or await in_database(spaces.active)()
     while space is not None:
         embedder = spaces.embedder_of(space)
@@ -245,7 +254,6 @@ async def _aasked(wanted: _Wanted, line: together.Line) -> _Asked:
             vectors = await line.embed(embedder, wanted.queries)
             floor = await similarity.afloor_of(space.pk, embedder)
         except EngineError:
-            # The server of a model that is searched no more may be gone.
             if (now := await in_database(spaces.active)()) == space:
                 raise
             space = now
@@ -351,10 +359,8 @@ def arms(query: str, *, user: AnyUser, collections: Sequence[UUID]) -> tuple[Arm
     For ``learning``, which fuses the same candidates again without those that answer.
     """
     wanted = _Wanted((query,), user, collections, ARM_DEPTH, "hybrid", None, False, None, False)
-    space = spaces.active()
-    asked = _Asked()
-    if space is not None:
-        asked = _asked(wanted, space)
+    spaces.active()  # nothing here would notice another one later, as a search does
+    asked = _asked(wanted)
     trace = Trace(query, language=detect_language(query))
     with snapshot():
         scope = scope_of(user, collections=collections)

@@ -10,7 +10,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from assistant.per_loop import PerLoop
-from assistant.retrieval import asearch, searching, similarity, spaces, together
+from assistant.retrieval import asearch, search, searching, similarity, spaces, together
 from assistant.retrieval.models import EmbeddingSpace
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder
@@ -88,4 +88,6 @@ async def test_a_model_that_is_searched_no_more_may_be_gone(
         spaces, "embedder_of", lambda space: gone if space == old else embedder_of(space)
     )
     assert (await asearch("leave", user=reader)).passages
-    assert gone.calls == 1
+    monkeypatch.setattr(spaces, "_last_seen", old)
+    assert (await sync_to_async(search)("leave", user=reader)).passages
+    assert gone.calls == 2
