@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -81,10 +81,11 @@ def make_document(
     media_type: str = "text/markdown",
     actor: User | None = None,
     ready: bool = True,
+    boxes: Sequence[dict[str, Any]] = (),
 ) -> Document:
     """A document as the pipeline leaves it: stored, chunked paragraph by paragraph, published.
 
-    With ``ready=False`` it stays queued.
+    With ``ready=False`` it stays queued. ``boxes`` are from ``line_box``.
     """
     actor = actor or make_user()
     with transaction.atomic():
@@ -101,7 +102,7 @@ def make_document(
         )
         job = IngestionJob.objects.create(version=version)
     if ready:
-        publish(version, text)
+        publish(version, text, boxes=boxes)
         IngestionJob.objects.filter(pk=job.pk).update(
             status=JobStatus.READY, stage_done=version.chunk_count or 0
         )
@@ -109,11 +110,17 @@ def make_document(
     return document
 
 
-def publish(version: DocumentVersion, text: str) -> None:
+def line_box(page: int, char_start: int, char_end: int) -> dict[str, Any]:
+    """Of a line on a page, as it is stored."""
+    sides = {"x0": 0.1, "y0": 0.1, "x1": 0.9, "y1": 0.12}
+    return {"page": page, "char_start": char_start, "char_end": char_end, **sides}
+
+
+def publish(version: DocumentVersion, text: str, *, boxes: Sequence[dict[str, Any]] = ()) -> None:
     """Text, chunks and vectors of one version, written by the actions of the pipeline."""
     drafts = _drafts(text, title=version.document.title)
     with transaction.atomic():
-        documents.store_text(version.pk, text=text, elements=[], boxes=[])
+        documents.store_text(version.pk, text=text, elements=[], boxes=list(boxes))
         index.replace_chunks(version, drafts)
         DocumentVersion.objects.filter(pk=version.pk).update(chunk_count=len(drafts))
     with transaction.atomic():

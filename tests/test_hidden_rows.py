@@ -13,18 +13,18 @@ from django.db import models
 
 from assistant.chat.models import Bundle, Citation, Conversation, Feedback, Message
 from assistant.documents.actions import delete_document
-from assistant.documents.models import Collection, Document, DocumentVersion, VersionText
+from assistant.documents.models import Collection, Document, DocumentVersion, PageBoxes, VersionText
 from assistant.permissions.policy import AnyUser
 from assistant.permissions.querysets import OwnedQuerySet, ScopedQuerySet
 from assistant.permissions.roles import Role
 from assistant.retrieval import search
 from assistant.users.models import User
 from ingestion.models import IngestionJob
-from tests.factories import make_collection, make_document, make_group, make_user
+from tests.factories import line_box, make_collection, make_document, make_group, make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fake_embedder")]
 QUERY = "When does the canteen open?"
-SCOPED = (Collection, Document, DocumentVersion, VersionText, IngestionJob)
+SCOPED = (Collection, Document, DocumentVersion, VersionText, PageBoxes, IngestionJob)
 OWNED = (Conversation, Message, Bundle, Citation, Feedback)
 
 
@@ -73,7 +73,11 @@ def house(db: None) -> House:
         "nobody's": make_collection(),
     }
     documents = {
-        name: make_document(collection, text=f"The canteen opens at noon, says {name}.")
+        name: make_document(
+            collection,
+            text=f"The canteen opens at noon, says {name}.",
+            boxes=[line_box(1, 0, 25)],
+        )
         for name, collection in collections.items()
     }
     gone = make_document(collections["public"], text="The canteen opens at noon, says the dead.")
@@ -86,6 +90,7 @@ def test_the_house_is_as_these_tests_need_it(house: House) -> None:
     assert set(VISIBLE) == set(house.people)
     assert Document.objects.count() == len(house.documents) == 5
     assert DocumentVersion.objects.count() == VersionText.objects.count() == 5
+    assert PageBoxes.objects.count() == 5
     assert Document.all_objects.filter(pk=house.deleted).exists()
     for name, document in house.documents.items():
         assert document.current_version_id is not None, name
@@ -109,6 +114,7 @@ def _document_ids(model: type[models.Model], rows: Any) -> set[UUID]:
         Document: "pk",
         DocumentVersion: "document__pk",
         VersionText: "version__document__pk",
+        PageBoxes: "version__document__pk",
         IngestionJob: "version__document__pk",
     }[model]
     return set(rows.values_list(path, flat=True))
@@ -127,7 +133,7 @@ def test_a_scoped_queryset(house: House, model: Any, who: str) -> None:
 def test_a_tombstone_is_nobodys(house: House) -> None:
     for user in house.people.values():
         assert house.deleted not in Document.objects.for_user(user).values_list("pk", flat=True)
-        for model in (DocumentVersion, VersionText, IngestionJob):
+        for model in (DocumentVersion, VersionText, PageBoxes, IngestionJob):
             assert house.deleted not in _document_ids(model, model.objects.for_user(user))
 
 

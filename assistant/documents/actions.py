@@ -21,6 +21,7 @@ from assistant.documents.models import (
     Collection,
     Document,
     DocumentVersion,
+    PageBoxes,
     PendingFileRemoval,
     VersionText,
 )
@@ -359,10 +360,24 @@ def remove_strays(*, folder: int) -> int:
 def store_text(version_id: UUID, *, text: str, elements: list[Any], boxes: list[Any]) -> None:
     """Write or replace the stored text of a version that is not published yet."""
     VersionText.objects.bulk_create(
-        [VersionText(version_id=version_id, text=text, elements=elements, boxes=boxes)],
+        [VersionText(version_id=version_id, text=text, elements=elements)],
         update_conflicts=True,
         unique_fields=["version"],
-        update_fields=["text", "elements", "boxes"],
+        update_fields=["text", "elements"],
+    )
+    pages: dict[int, list[Any]] = {}
+    for box in boxes:
+        pages.setdefault(box["page"], []).append(box)
+    PageBoxes.objects.filter(version=version_id).delete()
+    PageBoxes.objects.bulk_create(
+        PageBoxes(
+            version_id=version_id,
+            page=page,
+            char_start=min(box["char_start"] for box in its),
+            char_end=max(box["char_end"] for box in its),
+            boxes=its,
+        )
+        for page, its in pages.items()
     )
 
 

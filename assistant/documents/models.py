@@ -156,8 +156,7 @@ class DocumentVersion(models.Model):
 class VersionText(models.Model):
     """The text that citations of one version point into, and its structure.
 
-    ``elements`` and ``boxes`` are ``ingestion.elements`` dataclasses as JSON lists, ascending by
-    ``char_start``.
+    ``elements`` are ``ingestion.elements`` dataclasses as a JSON list, ascending by ``char_start``.
     """
 
     collection_path: ClassVar[str] = "version__document__collection"
@@ -167,12 +166,40 @@ class VersionText(models.Model):
     )
     text = models.TextField()
     elements = models.JSONField(default=list)
-    boxes = models.JSONField(default=list)
 
     objects = ScopedQuerySet.as_manager()
 
     def __str__(self) -> str:
         return f"text of {self.version_id}"
+
+
+class PageBoxes(models.Model):
+    """Where the lines of one page stand on it, as ``ingestion.elements.Box`` in a JSON list.
+
+    All of them show parts of ``[char_start, char_end)`` of the version's text. A passage needs
+    those of a page or two: read out of the boxes of a whole book, each cost milliseconds.
+    """
+
+    collection_path: ClassVar[str] = "version__document__collection"
+
+    version = models.ForeignKey(
+        DocumentVersion, on_delete=models.CASCADE, related_name="pages", db_index=False
+    )
+    page = models.PositiveIntegerField()
+    char_start = models.PositiveIntegerField()
+    char_end = models.PositiveIntegerField()
+    boxes = models.JSONField()
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["version", "page"], name="boxes_page")]
+        indexes = [
+            models.Index(fields=["version", "char_start", "char_end"], name="boxes_of_passage")
+        ]
+
+    def __str__(self) -> str:
+        return f"boxes of page {self.page} of {self.version_id}"
 
 
 class PendingFileRemoval(models.Model):

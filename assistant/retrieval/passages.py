@@ -100,13 +100,15 @@ def _rows(condition: str, params: Params, *, scope: Scope) -> dict[int, Sequence
             SELECT c.id, d.id, d.external_id, d.title, v.id, v.number, v.created_at,
                    v.media_type, d.source_url, col.id, col.name,
                    c.text, c.heading_path, c.page, c.char_start, c.char_end,
-                   CASE WHEN v.media_type = 'application/pdf' THEN (
-                       SELECT jsonb_agg(box) FROM documents_versiontext t
-                       CROSS JOIN LATERAL jsonb_array_elements(t.boxes) box
-                       WHERE t.version_id = v.id
+                   (
+                       SELECT jsonb_agg(box ORDER BY p.page, at) FROM documents_pageboxes p
+                       CROSS JOIN LATERAL
+                           jsonb_array_elements(p.boxes) WITH ORDINALITY AS boxes(box, at)
+                       WHERE p.version_id = v.id
+                       AND p.char_start < c.char_end AND p.char_end > c.char_start
                        AND (box ->> 'char_start')::int < c.char_end
                        AND (box ->> 'char_end')::int > c.char_start
-                   ) END,
+                   ),
                    c.ordinal
             FROM retrieval_chunk c {scope.live}
             JOIN documents_collection col ON col.id = c.collection_id

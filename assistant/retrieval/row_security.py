@@ -35,6 +35,7 @@ TABLES: Final = {
     "documents_document": "id",
     "documents_documentversion": "id",
     "documents_versiontext": "version_id",
+    "documents_pageboxes": "id",
     "retrieval_chunk": "id",
     "retrieval_embedding": "id",
 }

@@ -19,7 +19,7 @@ from pytest_django.fixtures import Settings
 from assistant import asgi
 from assistant.database import snapshot
 from assistant.documents.actions import create_private_collection
-from assistant.documents.models import Collection, Document, DocumentVersion, VersionText
+from assistant.documents.models import Collection, Document, DocumentVersion, PageBoxes, VersionText
 from assistant.embedded import postgres
 from assistant.management import diagnosis
 from assistant.permissions.models import Grant
@@ -29,7 +29,7 @@ from assistant.retrieval import row_security, scope, search, searching
 from assistant.retrieval.models import Chunk, Embedding
 from assistant.retrieval.row_security import READER_ROLE, TABLES, reading_as
 from assistant.users.models import User
-from tests.factories import make_collection, make_document, make_group, make_user
+from tests.factories import line_box, make_collection, make_document, make_group, make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fake_embedder")]
 
@@ -102,14 +102,16 @@ def test_the_policies_say_what_the_policy_says(db: None, seed: int) -> None:
             readers=choose.sample([*people, *groups], choose.randrange(4)),
             everyone=choose.choice([None, None, None, *Role]),
         )
-        make_document(collection, text=f"Canary {number}.")
-        make_document(create_private_collection(name="Own", owner=people[number]))
+        boxes = [line_box(1, 0, 6)]
+        make_document(collection, text=f"Canary {number}.", boxes=boxes)
+        make_document(create_private_collection(name="Own", owner=people[number]), boxes=boxes)
     Grant.objects.filter(pk__in=Grant.objects.order_by("?")[:3]).update(role=Role.MANAGER)
     columns = {
         Collection: "pk",
         Document: "collection",
         DocumentVersion: "document__collection",
         VersionText: "version__document__collection",
+        PageBoxes: "version__document__collection",
         Chunk: "collection",
         Embedding: "collection",
     }

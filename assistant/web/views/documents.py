@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
+from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
@@ -11,7 +13,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from assistant.chat.attaching import conversation_of
-from assistant.documents.models import Document, DocumentVersion, VersionText
+from assistant.documents.models import Document, DocumentVersion, PageBoxes, VersionText
 from assistant.permissions.policy import abilities, role_on
 from assistant.web.access import readable_document
 from assistant.web.library import DocumentRow
@@ -77,7 +79,7 @@ def _text(request: SignedInRequest, stored: VersionText) -> dict[str, object]:
     else:
         part = part_with(parts, elements, passage[0]) if passage else parts[0]
     shown = elements[part.first : part.last]
-    marks = marks_of(stored.text, stored.boxes, passage) if passage else []
+    marks = marks_of(stored.text, _boxes(request, stored, passage), passage) if passage else []
     return {
         "has_text": True,
         "blocks": blocks_of(stored.text, shown, passage),
@@ -90,6 +92,17 @@ def _text(request: SignedInRequest, stored: VersionText) -> dict[str, object]:
         "part": part,
         "part_count": len(parts),
     }
+
+
+def _boxes(
+    request: SignedInRequest, stored: VersionText, passage: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Of the pages that show the passage."""
+    start, end = passage
+    pages = PageBoxes.objects.readable_by(request.user).filter(
+        version=stored.version, char_start__lt=end, char_end__gt=start
+    )
+    return list(chain.from_iterable(pages.order_by("page").values_list("boxes", flat=True)))
 
 
 def _version(request: SignedInRequest, shown: Document) -> DocumentVersion | None:
