@@ -31,7 +31,6 @@ def test_a_passage_has_the_boxes_of_its_own_lines() -> None:
         line: [(page, start)] for line, page, start in zip(LINES, (1, 1, 2), STARTS, strict=True)
     }
 
-
     # Of a book, text and lines of all pages would be read for each of its passages.
     assert not [query for query in queries if "documents_versiontext" in query["sql"]]
 
