@@ -16,6 +16,7 @@ from assistant.documents.models import (
     Collection,
     Document,
     DocumentVersion,
+    PageBoxes,
     PendingFileRemoval,
     VersionText,
 )
@@ -28,7 +29,7 @@ from assistant.users.models import User
 from inference.fakes import FakeLLM, say
 from ingestion.models import IngestionJob, JobStatus
 from tests.chat.writing import generate, shown
-from tests.factories import file_named, make_collection, make_document, make_user
+from tests.factories import file_named, line_box, make_collection, make_document, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TEXT = "The pilot in Oslo costs 4,200 kroner a month.\n\nIt ends in May."
@@ -116,7 +117,14 @@ def test_nobody_else_reaches_it_by_any_way(owner: User) -> None:
     root, colleague = make_user(is_superuser=True), make_user()
     for user in (owner, root, colleague):
         assert conversation.attachments_id not in collections_with_role(user, Role.READER)
-        for model in (Collection, Document, DocumentVersion, VersionText, IngestionJob):
+        for model in (
+            Collection,
+            Document,
+            DocumentVersion,
+            VersionText,
+            PageBoxes,
+            IngestionJob,
+        ):
             rows = model.objects.for_user(user)
             path = model.collection_path
             assert not rows.filter(**{path: conversation.attachments_id}).exists()
@@ -143,7 +151,7 @@ def test_nobody_else_reaches_it_by_any_way(owner: User) -> None:
 
 
 def test_the_second_net_knows_it_too(owner: User) -> None:
-    conversation, _ = conversation_with(owner)
+    conversation, _ = conversation_with(owner, boxes=[line_box(1, 0, 45)])
     place = conversation.attachments_id
     assert place is not None
     root, colleague = make_user(is_superuser=True), make_user()
@@ -152,8 +160,9 @@ def test_the_second_net_knows_it_too(owner: User) -> None:
             assert Collection.objects.filter(pk=place).exists() is seen
             assert Document.objects.filter(collection=place).exists() is seen
             assert VersionText.objects.filter(version__document__collection=place).exists() is seen
+            assert PageBoxes.objects.filter(version__document__collection=place).exists() is seen
             assert Chunk.objects.filter(collection=place).exists() is seen
-    assert len(TABLES) == 6
+    assert len(TABLES) == 7
     other = Collection.objects.exclude(pk=place).get()
     with transaction.atomic(), reading_as(root):
         assert Collection.objects.filter(pk=other.pk).exists()

@@ -225,7 +225,8 @@ def test_splitting_is_linear_on_hostile_text() -> None:
         return time.process_time() - began
 
     seconds(1000)
-    assert seconds(40_000) < 4 * max(seconds(20_000), 0.05)
+    # Eight times the text: a busy machine triples the time, quadratic work takes 64 times.
+    assert min(seconds(40_000) for _ in range(2)) < 24 * min(seconds(5_000) for _ in range(3))
 
 
 def test_window_too_small_is_refused() -> None:
