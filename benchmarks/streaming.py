@@ -1,6 +1,6 @@
 """What an answer's way through the application costs: time to its first word, and many at once.
 
-    python -m benchmarks.streaming [--streams 500] [--quick] [--at-once]
+    python -m benchmarks.streaming [--crowds 500x20 100x100] [--quick] [--at-once]
 
 A site with 60 Markdown pages answers from a scripted model server that sends its tokens at a fixed
 pace, each with the moment it was sent. Measured are the three ways to an answer, each against
@@ -17,7 +17,9 @@ server keeps all of them waiting and begins with the first tokens when the last 
 within a second, evenly, or with ``--at-once`` all in one moment, as an engine's step makes them.
 Told are errors, whole answers, tokens a second over those of the bare server while all of them run,
 how much later a token arrives than it was sent, memory of the web process for each stream and its
-time for each token.
+time for each token; and how long a list of collections takes meanwhile, asked for twice a second,
+the threads of the web process, the connections to the database, and how long one of them was idle
+inside a transaction.
 Everything, model server and readers included, shares the machine's cores.
 """
 
@@ -37,6 +39,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
+import psycopg
 
 from benchmarks._site import ROOT, Site, documents, free_port, running_site, upload
 from benchmarks.ingestion import wait
@@ -54,6 +57,11 @@ ANSWERING = {
     " the time sheet. Annual leave is requested two weeks before.",
 }
 WAYS = ("one-shot", "openai", "stored")
+_CONNECTIONS = """
+SELECT count(*)::int, coalesce(max(extract(epoch FROM now() - state_change) * 1000)
+    FILTER (WHERE state LIKE 'idle in transaction%'), 0)::float
+FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 _STAMP = re.compile(r"(\d{6,})(?: \[1\])?\.? ")
 _TIMINGS = re.compile(r'"timings_ms":\s*(\{[^}]*\})')
 
@@ -91,7 +99,9 @@ class Read:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument(
+        "--crowds", nargs="+", default=["500x20", "100x100"], help="streams x tokens a second"
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the work")
     parser.add_argument("--pace", type=float, default=3, help="questions a second")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
@@ -112,10 +122,11 @@ def main() -> None:
             wait(site, collection, 60)
             bench = Bench(site, url, spread=0.0 if options.at_once else 1.0)
             bench.first_words(options.ways, rounds=max(5, int(30 * share)))
-            many, few = max(20, int(options.streams * share)), max(10, int(100 * share))
-            # Questions come no faster than they can be searched for.
-            bench.many(options.ways, many, 20, ramp=many / options.pace)
-            bench.many(options.ways, few, 100, ramp=few / options.pace)
+            for crowd in options.crowds:
+                streams, rate = map(int, crowd.split("x"))
+                streams = max(10, int(streams * share))
+                # Questions come no faster than they can be searched for.
+                bench.many(options.ways, streams, rate, ramp=streams / options.pace)
     finally:
         model.terminate()
         model.wait()
@@ -172,6 +183,13 @@ class Bench:
                 f" p95 {_p95(crowd.delays):.0f} ms, added p95"
                 f" {_p95(crowd.delays) - _p95(bare.delays):.0f} ms; {growth:.2f} MiB a stream;"
                 f" web {crowd.cpu(samples):.0f} us of CPU a token"
+            )
+            meanwhile = crowd.meanwhile(samples)
+            _say(
+                f"            meanwhile: a list in {_p95([s.answer for s in meanwhile]):.0f} ms at"
+                f" p95, at most {max(s.threads for s in meanwhile)} threads and"
+                f" {max(s.connections for s in meanwhile)} connections, idle inside a transaction"
+                f" for at most {max(s.idle for s in meanwhile):.0f} ms"
             )
 
     def _read(self, way: str, script: Script, *, streams: int, ramp: float) -> list[Read]:
@@ -260,9 +278,12 @@ class _Crowd:
     def rate(self) -> float:
         return len(self.delays) / (self._to - self._from) * 1000
 
+    def meanwhile(self, samples: Sequence[Sample]) -> list[Sample]:
+        return [sample for sample in samples if self._from <= sample.at <= self._to]
+
     def cpu(self, samples: Sequence[Sample]) -> float:
         """Microseconds of the web process for each token."""
-        within = [s for s in samples if self._from <= s.at <= self._to]
+        within = self.meanwhile(samples)
         used = within[-1].cpu_seconds - within[0].cpu_seconds
         tokens = self.rate * (within[-1].at - within[0].at) / 1000
         return used / tokens * 1e6
@@ -278,11 +299,19 @@ def _p95(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The web process at a moment of the monotonic clock, in milliseconds."""
+    """The web process at a moment of the monotonic clock, in milliseconds.
+
+    ``answer`` is how long a list of collections took, ``idle`` the longest that a connection had
+    been idle inside a transaction, both in milliseconds.
+    """
 
     at: float
     mebibytes: float
     cpu_seconds: float
+    threads: int
+    answer: float
+    connections: int
+    idle: float
 
 
 @contextmanager
@@ -294,9 +323,15 @@ def watched_web(site: Site) -> Iterator[list[Sample]]:
     ended = threading.Event()
 
     def look() -> None:
-        times = web.cpu_times()
+        times, at = web.cpu_times(), time.monotonic() * 1000
         memory = web.memory_info().rss / 2**20
-        samples.append(Sample(time.monotonic() * 1000, memory, times.user + times.system))
+        site.api.get("/collections/").raise_for_status()
+        answer = time.monotonic() * 1000 - at
+        with psycopg.connect(site.services["database_url"], autocommit=True) as database:
+            found = database.execute(_CONNECTIONS).fetchone()
+        assert found is not None
+        used = times.user + times.system
+        samples.append(Sample(at, memory, used, web.num_threads(), answer, *found))
 
     def watch() -> None:
         while not ended.wait(0.5):
