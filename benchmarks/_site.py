@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
+import psycopg
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "EMBEDDING_BASE_URL", "DATA_DIR", "PORT"}
@@ -30,6 +31,30 @@ class Site:
     api: httpx.Client
     services: dict[str, Any]
     process: int
+
+
+class Activity(NamedTuple):
+    """Connections of clients to a database, the asker's own left out; ``longest_idle`` is in
+    seconds, inside a transaction.
+    """
+
+    open: int
+    busy: int
+    longest_idle: float
+
+
+def activity(connection: psycopg.Connection) -> Activity:
+    found = connection.execute(
+        """
+        SELECT count(*), count(*) FILTER (WHERE state <> 'idle'),
+               coalesce(max(extract(epoch FROM now() - state_change))
+                   FILTER (WHERE state LIKE 'idle in transaction%'), 0)::float
+        FROM pg_stat_activity
+        WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
+        """
+    ).fetchone()
+    assert found is not None
+    return Activity(*found)
 
 
 def free_port() -> int:

@@ -35,7 +35,7 @@ import aiohttp
 import httpx
 import psycopg
 
-from benchmarks._site import Site, documents, running_site, upload
+from benchmarks._site import Site, activity, documents, running_site, upload
 from benchmarks.ingestion import wait
 
 PAGES = 240
@@ -254,18 +254,9 @@ def watching(site: Site, watched: Watched) -> Iterator[None]:
     def look() -> None:
         with psycopg.connect(site.services["database_url"], autocommit=True) as connection:
             while not stop.wait(0.02):
-                row = connection.execute(
-                    """
-                    SELECT count(*) FILTER (WHERE state <> 'idle'),
-                           coalesce(max(extract(epoch FROM now() - state_change))
-                               FILTER (WHERE state LIKE 'idle in transaction%'), 0)
-                    FROM pg_stat_activity
-                    WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
-                    """
-                ).fetchone()
-                assert row is not None
-                watched.most = max(watched.most, row[0])
-                watched.longest_idle = max(watched.longest_idle, float(row[1]))
+                found = activity(connection)
+                watched.most = max(watched.most, found.busy)
+                watched.longest_idle = max(watched.longest_idle, found.longest_idle)
                 watched.looks += 1
 
     thread = threading.Thread(target=look)

@@ -41,7 +41,16 @@ from typing import Any
 import psutil
 import psycopg
 
-from benchmarks._site import ROOT, Site, documents, free_port, running_site, upload
+from benchmarks._site import (
+    ROOT,
+    Activity,
+    Site,
+    activity,
+    documents,
+    free_port,
+    running_site,
+    upload,
+)
 from benchmarks.ingestion import wait
 
 QUESTION = "How do I request annual leave?"
@@ -57,11 +66,6 @@ ANSWERING = {
     " the time sheet. Annual leave is requested two weeks before.",
 }
 WAYS = ("one-shot", "openai", "stored")
-_CONNECTIONS = """
-SELECT count(*)::int, coalesce(max(extract(epoch FROM now() - state_change) * 1000)
-    FILTER (WHERE state LIKE 'idle in transaction%'), 0)::float
-FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
-"""
 _STAMP = re.compile(r"(\d{6,})(?: \[1\])?\.? ")
 _TIMINGS = re.compile(r'"timings_ms":\s*(\{[^}]*\})')
 
@@ -188,8 +192,8 @@ class Bench:
             _say(
                 f"            meanwhile: a list in {_p95([s.answer for s in meanwhile]):.0f} ms at"
                 f" p95, at most {max(s.threads for s in meanwhile)} threads and"
-                f" {max(s.connections for s in meanwhile)} connections, idle inside a transaction"
-                f" for at most {max(s.idle for s in meanwhile):.0f} ms"
+                f" {max(s.database.open for s in meanwhile)} connections, idle inside a transaction"
+                f" for at most {max(s.database.longest_idle for s in meanwhile) * 1000:.0f} ms"
             )
 
     def _read(self, way: str, script: Script, *, streams: int, ramp: float) -> list[Read]:
@@ -301,8 +305,7 @@ def _p95(values: Sequence[float]) -> float:
 class Sample:
     """The web process at a moment of the monotonic clock, in milliseconds.
 
-    ``answer`` is how long a list of collections took, ``idle`` the longest that a connection had
-    been idle inside a transaction, both in milliseconds.
+    ``answer`` is how long a list of collections took, in milliseconds.
     """
 
     at: float
@@ -310,8 +313,7 @@ class Sample:
     cpu_seconds: float
     threads: int
     answer: float
-    connections: int
-    idle: float
+    database: Activity
 
 
 @contextmanager
@@ -328,10 +330,9 @@ def watched_web(site: Site) -> Iterator[list[Sample]]:
         site.api.get("/collections/").raise_for_status()
         answer = time.monotonic() * 1000 - at
         with psycopg.connect(site.services["database_url"], autocommit=True) as database:
-            found = database.execute(_CONNECTIONS).fetchone()
-        assert found is not None
+            found = activity(database)
         used = times.user + times.system
-        samples.append(Sample(at, memory, used, web.num_threads(), answer, *found))
+        samples.append(Sample(at, memory, used, web.num_threads(), answer, found))
 
     def watch() -> None:
         while not ended.wait(0.5):

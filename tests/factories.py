@@ -12,7 +12,7 @@ from django.contrib.auth.models import Group
 from django.core.files.base import ContentFile
 from django.db import transaction
 
-from assistant.chat.models import Conversation, Message
+from assistant.chat.models import Citation, Conversation, Message
 from assistant.documents import actions as documents
 from assistant.documents.actions import Upload
 from assistant.documents.models import Collection, Document, DocumentVersion
@@ -176,6 +176,12 @@ def make_turn(conversation: Conversation, *, question: str = "When?", **answer: 
     conversation.leaf = made
     conversation.save()
     return made
+
+
+def make_citation(answer: Message, document: Document, **fields: Any) -> Citation:
+    """A verified one of the version that answers; ``fields`` are quote and locator at least."""
+    fields = {"ordinal": 0, "number": 1, "version": document.current_version, **fields}
+    return Citation.objects.create(answer=answer, document=document, verified=True, **fields)
 
 
 def file_named(name: str, content: bytes) -> ContentFile[bytes]:

@@ -34,7 +34,7 @@ from assistant.api.problems import problem_of
 from assistant.api.schema import operation
 from assistant.api.search import ignored_of
 from assistant.api.streaming import event_stream
-from assistant.chat import actions, choosing, queueing, recording, stream
+from assistant.chat import actions, choosing, queueing, stream
 from assistant.chat.answering import answer_once
 from assistant.chat.events import (
     PING,
@@ -47,6 +47,7 @@ from assistant.chat.events import (
     encode,
 )
 from assistant.chat.models import Message
+from assistant.chat.presenting import present
 from assistant.chat.watching import with_heartbeat
 from assistant.documents.models import Collection
 from assistant.engines import ModelChoice
@@ -278,7 +279,7 @@ class AnswerEventsView(AsyncAPIView):
         answer = mine.filter(pk=pk, role=Message.Role.ANSWER).first()
         if answer is None:
             raise exceptions.NotFound
-        return recording.is_withheld(answer, user=self.person)
+        return present(answer, user=self.person).is_withheld
 
 
 def _position(request: Request) -> int:

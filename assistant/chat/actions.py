@@ -15,8 +15,7 @@ from django.utils import timezone
 
 from assistant.audit.models import record
 from assistant.chat import branching, choosing, queueing, stream
-from assistant.chat.models import Conversation, Feedback, Message
-from assistant.chat.recording import UNFINISHED
+from assistant.chat.models import UNFINISHED, Conversation, Feedback, Message
 from assistant.chat.running import first_status, start
 from assistant.documents.actions import delete_collection
 from assistant.documents.models import Collection

@@ -212,24 +212,26 @@ class EventStore:
 
     async def read(self, key: str, *, after: int) -> list[Entry]:
         """Entries after number ``after``, as soon as there are any; none after a while."""
-        loop = asyncio.get_running_loop()
-        reader = _Reader(key, after, loop.create_future())
         log_ = self._logs.get(key)
         if log_ is not None and log_.written <= after and not log_.lost:
-            if not (found := log_.since(after)):
-                log_.readers.add(reader)
-                self._look_after()
-                try:
-                    await reader.answer
-                finally:
-                    log_.readers.discard(reader)
-                found = log_.since(after)
-            return found
+            return log_.since(after) or await self._told(log_, after)
+        reader = _Reader(key, after, asyncio.get_running_loop().create_future())
         self._readers.append(reader)
         self._news.set()
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read(), context=Context())
         return await reader.answer
+
+    async def _told(self, log_: Log, after: int) -> list[Entry]:
+        """What its writer, in this process, tells next; none after a while."""
+        reader = _Reader(log_.key, after, asyncio.get_running_loop().create_future())
+        log_.readers.add(reader)
+        self._look_after()
+        try:
+            await reader.answer
+        finally:
+            log_.readers.discard(reader)
+        return log_.since(after)
 
     def _look_after(self) -> None:
         """Those who wait for a writer here lose patience together: a timer for each costs more."""

@@ -63,6 +63,9 @@ class AnswerStatus(models.TextChoices):
     FAILED = "failed", "failed"  # error_code and error_detail say why and what to do
 
 
+UNFINISHED = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
+
+
 class Message(models.Model):
     """One turn: a Question or an Answer.
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db.models import Case, F, TextField, When
 from django.db.models.functions import Substr
 
-from assistant.chat.models import Citation, Message
+from assistant.chat.models import UNFINISHED, Citation, Message
 from assistant.documents.locators import Locator
 from assistant.documents.models import Collection, Document, VersionText
 from assistant.permissions.policy import AnyUser
@@ -89,11 +89,11 @@ class Presented:
 
     def _source(self, source: Mapping[str, Any]) -> SourceView:
         number, locator = source["number"], Locator.from_json(source["locator"])
+        version = UUID(source["version"])
         document = self._evidence.document(source["document"])
-        dated = self._evidence.dates.get(UUID(source["version"]))
+        dated = self._evidence.dates.get(version)
         if document is None or dated is None:
             return SourceView(number, None, None, UNAVAILABLE, "", locator, False)
-        version = UUID(source["version"])
         return SourceView(
             number=number,
             document_id=document.pk,
@@ -124,6 +124,11 @@ class Presented:
         if self.message.role == Message.Role.QUESTION:  # it was made from nothing
             return True
         return all(item.available for item in self.citations or self.sources)
+
+    @property
+    def is_withheld(self) -> bool:
+        """Of a finished answer, whether it may no longer be shown."""
+        return self.message.status not in UNFINISHED and not self.is_fully_available
 
     @property
     def text(self) -> str:

@@ -13,17 +13,15 @@ from assistant.chat import branching, choosing
 from assistant.chat.abstaining import stored
 from assistant.chat.bundling import keep
 from assistant.chat.events import CitationFound, Delta, Done, Event, Failed
-from assistant.chat.models import AnswerStatus, Citation, Conversation, Message
+from assistant.chat.models import UNFINISHED, AnswerStatus, Citation, Conversation, Message
 from assistant.chat.presenting import present, presented
 from assistant.chat.turn import Turn
 from assistant.database import in_database
 from assistant.documents.models import Collection
-from assistant.permissions.policy import AnyUser
 from assistant.retrieval.understanding import as_json
 from assistant.users.models import User
 from inference.types import ChatMessage, Effort
 
-UNFINISHED = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
 # Turns of history that go into a prompt; the newest ones.
 HISTORY_TURNS = 4
 
@@ -196,8 +194,3 @@ def replay(answer_id: UUID) -> list[Event] | None:
             )
         )
     return events
-
-
-def is_withheld(answer: Message, *, user: AnyUser) -> bool:
-    """Whether a finished answer may no longer be shown to ``user``, who asked. Queries."""
-    return answer.status not in UNFINISHED and not present(answer, user=user).is_fully_available

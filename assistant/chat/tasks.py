@@ -8,15 +8,15 @@ from celery import shared_task
 from django.db.models import Q
 from django.utils import timezone
 
-from assistant.chat import bundling, recording, stream
-from assistant.chat.models import Citation, Message
+from assistant.chat import bundling, stream
+from assistant.chat.models import UNFINISHED, Citation, Message
 
 
 @shared_task(name="assistant.chat.tasks.mark_interrupted")
 def mark_interrupted() -> None:
     """End answers whose process died, so that they can be asked again."""
     old = timezone.now() - timedelta(seconds=10)
-    unfinished = Message.objects.filter(status__in=recording.UNFINISHED, created_at__lt=old)
+    unfinished = Message.objects.filter(status__in=UNFINISHED, created_at__lt=old)
     for answer_id in unfinished.values_list("pk", flat=True):
         if not stream.is_being_written(answer_id):
             stream.end_orphan(answer_id)

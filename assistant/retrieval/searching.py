@@ -164,7 +164,9 @@ def search(
     queries = _queries(query)
     wanted = _Wanted(queries, user, collections, limit, mode, filters, rerank, budget, explain)
     while True:
-        asked = _Asked() if mode == "keyword" else _asked(wanted)
+        asked = _Asked()
+        if mode != "keyword":
+            asked = _asked(wanted, spaces.last_seen() or spaces.active())
         wanted.clock.lap("embed")
         try:
             found = _found(wanted, asked)
@@ -226,9 +228,8 @@ def _queries(query: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((query, *parts_of(query))))
 
 
-def _asked(wanted: _Wanted) -> _Asked:
-    """For the space that was searched last: the search itself says when that is another one."""
-    space = spaces.last_seen() or spaces.active()
+def _asked(wanted: _Wanted, space: EmbeddingSpace | None) -> _Asked:
+    """For ``space``, or the one that is searched by now when its model is gone."""
     while space is not None:
         release_connection()
         embedder = spaces.embedder_of(space)
@@ -246,7 +247,7 @@ def _asked(wanted: _Wanted) -> _Asked:
 
 
 async def _aasked(wanted: _Wanted, line: together.Line) -> _Asked:
-    """As ``_asked``, together with others who ask."""
+    """For the space that was searched last: the search itself says when that is another one."""
     space = spaces.last_seen() or await in_database(spaces.active)()
     while space is not None:
         embedder = spaces.embedder_of(space)
@@ -254,6 +255,7 @@ async def _aasked(wanted: _Wanted, line: together.Line) -> _Asked:
             vectors = await line.embed(embedder, wanted.queries)
             floor = await similarity.afloor_of(space.pk, embedder)
         except EngineError:
+            # As in ``_asked``.
             if (now := await in_database(spaces.active)()) == space:
                 raise
             space = now
@@ -359,8 +361,7 @@ def arms(query: str, *, user: AnyUser, collections: Sequence[UUID]) -> tuple[Arm
     For ``learning``, which fuses the same candidates again without those that answer.
     """
     wanted = _Wanted((query,), user, collections, ARM_DEPTH, "hybrid", None, False, None, False)
-    spaces.active()  # nothing here would notice another one later, as a search does
-    asked = _asked(wanted)
+    asked = _asked(wanted, spaces.active())
     trace = Trace(query, language=detect_language(query))
     with snapshot():
         scope = scope_of(user, collections=collections)

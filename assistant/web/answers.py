@@ -13,14 +13,13 @@ from django.utils.safestring import SafeString
 
 from assistant.chat.abstaining import is_sent, manages_all
 from assistant.chat.choosing import name_of
-from assistant.chat.models import AnswerStatus, Message
+from assistant.chat.models import UNFINISHED, Message
 from assistant.chat.presenting import Presented
 from assistant.chat.suggesting import are_coming
 from assistant.documents.locators import Locator
 from assistant.web.narrowing import Chip, shown
 from assistant.web.rendering import CITATION, render_answer
 
-OPEN_STATUSES = (AnswerStatus.PENDING, AnswerStatus.STREAMING)
 REASONS = ("Not correct", "Incomplete", "Wrong sources", "Out of date", "Hard to follow")
 
 
@@ -96,15 +95,15 @@ class AnswerView:
 
     @property
     def is_open(self) -> bool:
-        return self.message.status in OPEN_STATUSES
+        return self.message.status in UNFINISHED
 
 
 def view_of(shown: Presented) -> AnswerView:
     """Rights are asked now, not remembered from when the answer was written."""
     answer = shown.message
-    if answer.status in OPEN_STATUSES:
+    if answer.status in UNFINISHED:
         return AnswerView(answer)
-    if not shown.is_fully_available:
+    if shown.is_withheld:
         return AnswerView(answer, is_withheld=True)
     cards = {
         source.number: SourceCard(

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from django.test import AsyncClient
 
-from assistant.chat.models import AnswerStatus, Citation, Conversation, Feedback, Message
+from assistant.chat.models import AnswerStatus, Conversation, Feedback, Message
 from assistant.documents.locators import Locator
 from assistant.permissions.models import Grant
 from inference.fakes import say
 from inference.types import EngineError
 from tests.api.calls import JSON, problem
-from tests.factories import make_collection, make_document, make_turn, make_user
+from tests.factories import make_citation, make_collection, make_document, make_turn, make_user
 
 pytestmark = pytest.mark.django_db
 ANSWERS = "/api/v1/answers/"
@@ -52,16 +52,8 @@ def stored_answer(ada: Any, document: Any) -> Message:
             }
         ],
     )
-    Citation.objects.create(
-        answer=answer,
-        ordinal=1,
-        number=1,
-        document=document,
-        version=document.current_version,
-        quote="The canteen opens at noon.",
-        locator=locator,
-        verified=True,
-    )
+    quote = "The canteen opens at noon."
+    make_citation(answer, document, ordinal=1, quote=quote, locator=locator)
     return answer
 
 

@@ -8,14 +8,14 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from assistant.chat.models import AnswerStatus, Citation, Conversation, Message
+from assistant.chat.models import AnswerStatus, Conversation, Message
 from assistant.chat.presenting import UNAVAILABLE, present, presented
 from assistant.documents.locators import Locator
 from assistant.documents.models import Document
 from assistant.permissions.models import Grant
 from assistant.users.models import User
 from assistant.web.thread import turns_of
-from tests.factories import make_collection, make_document, make_turn, make_user
+from tests.factories import make_citation, make_collection, make_document, make_turn, make_user
 
 pytestmark = pytest.mark.django_db
 TEXT = "Überstunden werden bezahlt. The canteen opens at noon. Leave is thirty days."
@@ -49,16 +49,8 @@ def answered(conversation: Conversation, document: Document, *, cites: bool = Tr
     ]
     answer = make_turn(conversation, status=AnswerStatus.DONE, text="At noon [1].", sources=sources)
     if cites:
-        Citation.objects.create(
-            answer=answer,
-            ordinal=0,
-            number=1,
-            document=document,
-            version_id=document.current_version_id,
-            quote="The canteen opens at noon.",
-            locator=sources[0]["locator"],
-            verified=True,
-        )
+        quote, locator = "The canteen opens at noon.", sources[0]["locator"]
+        make_citation(answer, document, quote=quote, locator=locator)
     return answer
 
 
@@ -78,6 +70,7 @@ def test_no_more_of_a_version_is_read_than_its_passages(reader: User, document: 
     sent = " ".join(query["sql"] for query in queries)
     assert "boxes" not in sent
     assert "elements" not in sent
+    assert "boxes" not in sent
     (text,) = [query["sql"] for query in queries if '"text"' in query["sql"]]
     assert "SUBSTRING" in text
 

@@ -31,7 +31,7 @@ async def shown(answer: Message, part: str, *, user: User) -> Any:
 async def followed(answer: Message, *, user: User, after: int = 0) -> AsyncGenerator[str, None]:
     """Its events, as whoever connects now is told them."""
     row = await Message.objects.aget(pk=answer.pk)
-    is_withheld = await sync_to_async(recording.is_withheld)(row, user=user)
+    is_withheld = await shown(row, "is_withheld", user=user)
     frames = stream.follow(answer.pk, user=user, after=after, is_withheld=is_withheld)
     async with aclosing(frames):
         async for each in frames:

@@ -15,7 +15,7 @@ from assistant.documents.actions import delete_document
 from assistant.permissions.models import Grant
 from assistant.users.models import User
 from inference.fakes import FakeLLM
-from tests.factories import make_collection, make_user
+from tests.factories import make_citation, make_collection, make_user
 from tests.web.conftest import TEXT, House, SignIn
 from tests.web.markup import Elements, dangers_in
 
@@ -47,10 +47,7 @@ def answered(house: House, *, text: str = "It opens at noon [1].", **values: Any
     Message.objects.filter(pk=answer.pk).update(
         **{"status": AnswerStatus.DONE, "text": text, "sources": [source | {"number": 1}]} | values
     )
-    Citation.objects.create(
-        answer=answer, ordinal=0, number=1, document=house.document, version=version,
-        quote=QUOTE, locator=locator, verified=True,
-    )  # fmt: skip
+    make_citation(answer, house.document, quote=QUOTE, locator=locator)
     answer.refresh_from_db()
     return answer
 
