@@ -68,7 +68,8 @@ def uploaded(live_site: Site, model_site: Site) -> Iterator[None]:
 
 
 def ask(visit: Visit, question: str) -> None:
-    visit.page.locator("#question").fill(question)
+    # Before its script has run, Enter is a new line, as in every text field.
+    visit.page.locator("chat-composer:defined #question").fill(question)
     visit.page.keyboard.press("Enter")
 
 
