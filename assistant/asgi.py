@@ -177,7 +177,10 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 def _settle() -> None:
-    """What is loaded stays: nobody looks through it for garbage again and again."""
+    """What is loaded stays: nobody looks through it for garbage again and again.
+
+    The rest is looked through in small pieces: streams wait for as long as each takes.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
     # Threads here give connections back after every call (assistant.database): looking for old
     # ones would cost each request a thread of its own.
@@ -185,7 +188,7 @@ def _settle() -> None:
     request_started.disconnect(reset_queries)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(5_000, 5, 100)
 
 
 def _drain_at_once() -> None:

@@ -21,7 +21,7 @@ from inference.routing import RoutedLLM
 from inference.tokens import load_token_counter
 from inference.types import LLM, Effort, Embedder, EmbeddingSpec, Reranker, TokenCounter
 
-# Readers see no difference; five hundred streams cost half of what every token for itself does.
+# Where hundreds have something to say: readers see no difference, and it costs half.
 COALESCE_SECONDS = 0.05
 
 

@@ -91,10 +91,10 @@ class OpenAIChatLLM:
 
     Times in seconds: ``first_token_timeout`` runs from sending the request to the first token,
     reasoning included; ``inter_token_timeout`` between tokens. An empty ``model`` means the first
-    one the server lists. A token is held for up to ``coalesce`` seconds and a tick (the first one
-    is not), so that those of a busy server cost one event together. ``send_cache_salt`` None:
-    where ``/models`` says that the server is vLLM. ``seed`` is for evaluation runs.
-    ``stripped_markup`` counts harmony markers taken out since start.
+    one the server lists. Where many streams have something, a token is held for up to ``coalesce``
+    seconds and a tick (the first one is not), so that those of one stream cost one event together.
+    ``send_cache_salt`` None: where ``/models`` says that the server is vLLM. ``seed`` is for
+    evaluation runs. ``stripped_markup`` counts harmony markers taken out since start.
     """
 
     is_language_model = True

@@ -254,6 +254,36 @@ async def test_a_slow_reader_is_not_a_slow_model() -> None:
         await engine.aclose()
 
 
+@pytest.fixture
+def hundreds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many streams beside this one that none of those that hold something goes early."""
+    monkeypatch.setattr("inference.connections._EARLY", 0)
+
+
+async def test_few_streams_hold_nothing_back() -> None:
+    shown: asyncio.Queue[None] = asyncio.Queue()
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + chunk(sse(delta(content="Yes"), done=False)))
+        for word in (" it", " is"):
+            await shown.get()
+            writer.write(chunk(sse(delta(content=word), done=False)))
+        await shown.get()
+        writer.write(chunk(sse(delta("stop"))) + b"0\r\n\r\n")
+        await writer.drain()
+
+    async with raw_server(script) as url:
+        engine = OpenAIChatLLM(url, "m", coalesce=3600)
+        events = []
+        async with asyncio.timeout(60):
+            async for event in engine.stream(request()):
+                events.append(event)
+                shown.put_nowait(None)
+        assert events[:3] == [TextDelta("Yes"), TextDelta(" it"), TextDelta(" is")]
+        await engine.aclose()
+
+
+@pytest.mark.usefixtures("hundreds")
 async def test_the_first_token_comes_at_once_and_the_next_ones_together() -> None:
     shown = asyncio.Event()
 
@@ -277,6 +307,7 @@ async def test_the_first_token_comes_at_once_and_the_next_ones_together() -> Non
         await engine.aclose()
 
 
+@pytest.mark.usefixtures("hundreds")
 async def test_a_held_token_is_shown_when_the_connection_breaks_meanwhile() -> None:
     shown, broken = asyncio.Event(), asyncio.Event()
 
@@ -300,6 +331,7 @@ async def test_a_held_token_is_shown_when_the_connection_breaks_meanwhile() -> N
         await engine.aclose()
 
 
+@pytest.mark.usefixtures("hundreds")
 async def test_many_streams_are_woken_together_and_each_gets_its_own() -> None:
     words = [f" {n}" for n in range(40)]
 
