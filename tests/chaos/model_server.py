@@ -119,7 +119,9 @@ def open_things(site: Site, server: Upstream) -> tuple[int, int]:
 
 async def killed(site: Site, server: Upstream, count: int, report: Report) -> None:
     async with client(site) as api:
-        await live_and_stopped(api)  # connections and threads that stay are there before
+        # Connections and threads that stay are there before.
+        await live_and_stopped(api)
+        await asyncio.gather(*(api.get("/collections/") for _ in range(100)))
         before = await asyncio.to_thread(open_things, site, server)
         readers, tasks = await live(api, count)
         began = time.monotonic()
