@@ -12,6 +12,7 @@ import os
 import ssl
 import threading
 from collections import deque
+from collections.abc import AsyncGenerator
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Final, cast
@@ -54,13 +55,24 @@ class StreamingTransport(AiohttpTransport):
     def __init__(self, verify: ssl.SSLContext) -> None:
         super().__init__(verify=verify, trust_env=False, client=self._session)
         self._ticks = _Ticks()
+        self._open: AsyncGenerator[None, None] | None = None
 
     def _session(self) -> aiohttp.ClientSession:
         # Idle connections go before vLLM's own five seconds are over. No limit: admission has one.
         connector = aiohttp.TCPConnector(limit=0, ssl=self.ssl_context, keepalive_timeout=4)
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        """A loop that ends closes its generators first: nobody else tells that it does."""
+        try:
+            yield
+        finally:
+            await self.aclose()
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._open is None:
+            self._open = self._until_the_loop_ends()
+            await anext(self._open)
         try:
             response = await super().handle_async_request(request)
         except httpx.HTTPError as error:

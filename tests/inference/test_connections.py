@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
 from inference.connections import _TICK_SECONDS, _next_tick, _Ticks, _Wait
+from inference.llm import OpenAIChatLLM
+from tests.inference.wire import raw_server
 
 STREAMS = 500
 PERIOD = 0.05
@@ -77,6 +80,24 @@ async def test_streams_that_were_late_together_do_not_stay_together(
     assert max(counts[half:]) < STREAMS * 0.5
     # Those that go early take fewer tokens along; it must not be many.
     assert sum(counts[half:]) < STREAMS * 2 / (2 * PERIOD) * 1.15
+
+
+def test_connections_are_closed_with_their_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """As `manage.py doctor` asks: aiohttp would say as an error that a session was left open."""
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = b'{"data": [{"id": "m", "max_model_len": 100}]}'
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        writer.write(head.encode() + b"\r\n\r\n" + body)
+        await writer.drain()
+
+    async def ask() -> bool:
+        async with raw_server(script) as url:
+            return (await OpenAIChatLLM(url, "m").check()).ok
+
+    assert asyncio.run(ask())
+    gc.collect()
+    assert not caplog.records
 
 
 def test_a_tick_is_never_the_present_moment() -> None:
