@@ -29,7 +29,7 @@ _TICKS: Final = "ticks"
 # comes just as the time is over has left to be among them.
 _TICK_SECONDS: Final = 0.005
 # How many of the streams that hold something back each tick lets go before their time is over: all
-# while they are few. Seven thousand wakes a second cost half of a process; more leave too little.
+# while they are few. Seven thousand wakes a second are about as many as one process can do.
 _EARLY: Final = 35
 LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 
