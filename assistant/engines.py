@@ -21,7 +21,7 @@ from inference.routing import RoutedLLM
 from inference.tokens import load_token_counter
 from inference.types import LLM, Effort, Embedder, EmbeddingSpec, Reranker, TokenCounter
 
-# Where hundreds have something to say: readers see no difference, and it costs half.
+# The longest that a token is held, where hundreds of streams have one: a third less work for each.
 COALESCE_SECONDS = 0.05
 
 

@@ -119,7 +119,8 @@ def open_things(site: Site, server: Upstream) -> tuple[int, int]:
 
 async def killed(site: Site, server: Upstream, count: int, report: Report) -> None:
     async with client(site) as api:
-        # Connections and threads that stay are there before.
+        # Connections and threads that stay are there before: the pool of threads that query fills
+        # when so many are first wanted at once.
         await live_and_stopped(api)
         await asyncio.gather(*(api.get("/collections/") for _ in range(100)))
         before = await asyncio.to_thread(open_things, site, server)

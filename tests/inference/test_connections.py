@@ -10,7 +10,7 @@ import pytest
 
 from inference.connections import _TICK_SECONDS, _next_tick, _Ticks, _Wait
 from inference.llm import OpenAIChatLLM
-from tests.inference.wire import raw_server
+from tests.inference.wire import HEAD, chunk, collect, delta, raw_server, request, sse, texts
 
 STREAMS = 500
 PERIOD = 0.05
@@ -86,16 +86,14 @@ def test_connections_are_closed_with_their_loop(caplog: pytest.LogCaptureFixture
     """As `manage.py doctor` asks: aiohttp would say as an error that a session was left open."""
 
     async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        body = b'{"data": [{"id": "m", "max_model_len": 100}]}'
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        writer.write(head.encode() + b"\r\n\r\n" + body)
+        writer.write(HEAD + chunk(sse(delta("stop", content="Yes"))) + chunk(b""))
         await writer.drain()
 
-    async def ask() -> bool:
+    async def ask() -> str:
         async with raw_server(script) as url:
-            return (await OpenAIChatLLM(url, "m").check()).ok
+            return texts(await collect(OpenAIChatLLM(url, "m").stream(request())))
 
-    assert asyncio.run(ask())
+    assert asyncio.run(ask()) == "Yes"
     gc.collect()
     assert not caplog.records
 
