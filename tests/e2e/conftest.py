@@ -24,6 +24,7 @@ PASSWORD = "a-password-for-tests"
 # What only has to come true in the end, on a machine that does other things beside.
 PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)
+READY = "#documents tr .badge-good"  # a row that waits may say "Ready in 5 s"
 CHROMIUM = [
     "--no-sandbox",
     "--disable-gpu",

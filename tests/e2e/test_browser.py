@@ -94,8 +94,8 @@ def test_upload_shows_progress_and_each_files_end(visit: Visit, folder: Path) ->
     files = sorted(folder.iterdir())
     page.locator("upload-zone input[type=file]").first.set_input_files(files)
     for name in HANDBOOK:
-        row = page.locator("tr", has_text=re.compile(name.split(".")[0], re.I))
-        expect(row.first).to_contain_text(re.compile("ready", re.I), timeout=90_000)
+        row = page.locator("#documents tr", has_text=re.compile(name.split(".")[0], re.I))
+        expect(row.first.locator(".badge-good")).to_have_text("Ready", timeout=90_000)
     body = page.locator("main")
     expect(body).to_contain_text("The file is empty")
     expect(body).to_contain_text("looks like")

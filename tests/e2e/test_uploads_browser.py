@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import FilePayload, Page, Route, expect
 
-from tests.e2e.conftest import Visit
+from tests.e2e.conftest import READY, Visit
 from tests.ingestion.test_parsing import make_pdf
 
 pytestmark = pytest.mark.e2e
@@ -79,7 +79,7 @@ def test_a_list_asked_for_before_the_last_file_is_asked_for_again(visit: Visit) 
     expect(page.locator("[data-list]")).to_contain_text("2 of 2 files uploaded", timeout=SLOW)
     (route,) = held
     route.fulfill(body=before, content_type="text/html")
-    expect(page.locator("#documents tr", has_text="ready")).to_have_count(2, timeout=SLOW)
+    expect(page.locator(READY)).to_have_count(2, timeout=SLOW)
 
 
 def test_a_filter_outlives_a_poll_that_was_under_way(visit: Visit) -> None:
@@ -92,7 +92,7 @@ def test_a_filter_outlives_a_poll_that_was_under_way(visit: Visit) -> None:
     ]
     page.locator("upload-zone input[type=file]").first.set_input_files(files)
     rows = page.locator("#documents tbody tr")
-    expect(page.locator("#documents tr", has_text="ready")).to_have_count(2, timeout=SLOW)
+    expect(page.locator(READY)).to_have_count(2, timeout=SLOW)
     page.wait_for_load_state("networkidle")
     held: list[Route] = []
     page.route(
@@ -171,7 +171,7 @@ def test_versions_are_replaced_restored_and_disabled(visit: Visit, tmp_path: Pat
     first.write_text("# Hours\n\nThe library opens at eight.")
     second.write_text("# Hours\n\nThe library opens at nine.")
     page.locator("[data-pick-files] input").set_input_files(first)
-    expect(page.locator("#documents tbody tr")).to_contain_text("Ready", timeout=SLOW)
+    expect(page.locator(READY)).to_have_count(1, timeout=SLOW)
     page.locator("#documents td.title a").first.click()
     expect(page.locator("#document-text")).to_contain_text("opens at eight")
 
@@ -217,8 +217,7 @@ def test_the_cited_words_are_marked_on_the_original_page(visit: Visit) -> None:
         "buffer": make_pdf([other, lines]),
     }
     page.locator("upload-zone input[type=file]").first.set_input_files(file)
-    row = page.locator("#documents tr", has_text="ready")
-    expect(row).to_have_count(1, timeout=SLOW)
+    expect(page.locator(READY)).to_have_count(1, timeout=SLOW)
     with visit.site.api() as api:
         (found, *_) = api.post("/search/", json={"query": quote}).json()["results"]
     start = found["locator"]["char_start"] + found["text"].index(quote)
@@ -257,7 +256,7 @@ def test_a_picture_is_shown_with_its_words_marked(visit: Visit) -> None:
     new_collection(visit, "Scans")
     file: FilePayload = {"name": "scan.png", "mimeType": "image/png", "buffer": scan_of("Invoice")}
     page.locator("upload-zone input[type=file]").first.set_input_files(file)
-    expect(page.locator("#documents tr", has_text="ready")).to_have_count(1, timeout=SLOW)
+    expect(page.locator(READY)).to_have_count(1, timeout=SLOW)
     page.locator("#documents tbody tr a").first.click()
     page.goto(f"{page.url}?start=0&end=7")
     page.get_by_role("button", name="Original picture").click()
