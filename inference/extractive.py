@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,6 +57,8 @@ _MAX_CANDIDATES: Final = 160
 _MAX_LIST_CHARACTERS: Final = 900
 _SAME_WORDS: Final = 0.6
 
+_QUESTION_MARKS: Final = ("?", "？", "؟")
+_CLOSING: Final = "\"'”’»)]*_」』）"
 _WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _UNSPACED: Final = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 _STOPWORDS_TEXT: Final = (
@@ -71,12 +73,17 @@ _STOPWORDS: Final = frozenset(_STOPWORDS_TEXT.split())
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One piece of one source. ``rank`` is the source's place in the list, from 0."""
+    """One piece of one source. ``rank`` is the source's place in the list, from 0.
+
+    ``heading`` is the line that it stands under, or the question right before it, which it
+    answers: then a quote begins at ``start``, with the question.
+    """
 
     source: SourceText
     rank: int
     piece: Piece
-    position: int
+    start: int
+    heading: str = ""
 
     @property
     def text(self) -> str:
@@ -121,13 +128,27 @@ def candidates(sources: Sequence[SourceText]) -> list[Candidate]:
     """Quotable pieces of the sources in their order, the first ``_MAX_CANDIDATES``."""
     found: list[Candidate] = []
     for rank, source in enumerate(sources):
-        for position, piece in enumerate(split(source.text)):
-            candidate = Candidate(source, rank, piece, position)
-            if len(candidate.text) >= 3 and any(c.isalnum() for c in candidate.text):
-                found.append(candidate)
+        found += _candidates(source, rank)
         if len(found) >= _MAX_CANDIDATES:
             break
     return found[:_MAX_CANDIDATES]
+
+
+def _candidates(source: SourceText, rank: int) -> Iterator[Candidate]:
+    """Headings and questions name what is said below them and say nothing themselves."""
+    heading = ""
+    asked: Piece | None = None
+    for piece in split(source.text):
+        text = source.text[piece.start : piece.end]
+        is_question = text.rstrip(_CLOSING).endswith(_QUESTION_MARKS)
+        if piece.kind is Kind.HEADING:
+            heading = text
+        if piece.kind is Kind.HEADING or is_question:
+            asked = piece if is_question else None
+        elif len(text) >= 3 and any(c.isalnum() for c in text):
+            above = source.text[asked.start : asked.end] if asked else heading
+            yield Candidate(source, rank, piece, asked.start if asked else piece.start, above)
+            asked = None
 
 
 def _passage_scores(question: str, found: Sequence[Candidate]) -> list[float]:
@@ -159,7 +180,8 @@ def _term_scores(question: str, found: Sequence[Candidate]) -> list[float]:
     scores = []
     for candidate, words in zip(found, held, strict=True):
         source = candidate.source
-        around = set(terms(" ".join((source.title, *source.heading_path)))) - words
+        said_above = (source.title, *source.heading_path, candidate.heading)
+        around = set(terms(" ".join(said_above))) - words
         own = sum(weight[word] for word in wanted & words)
         scores.append((own + sum(weight[word] for word in wanted & around) / 2) / total)
     return scores
@@ -226,7 +248,8 @@ class ExtractiveLLM:
         # A reader waits: where both kinds are embedded alike, take the lane of the queries.
         alike = spec.query_prefix == spec.passage_prefix
         return await self._embedder.aembed(
-            [candidate.text for candidate in found], kind="query" if alike else "passage"
+            [f"{candidate.heading}\n{candidate.text}".lstrip() for candidate in found],
+            kind="query" if alike else "passage",
         )
 
     async def _scores(self, question: str, found: Sequence[Candidate], vectors: Vectors) -> Scores:
@@ -317,7 +340,7 @@ def _joined(text: str, spans: Sequence[tuple[int, int, float]]) -> list[tuple[in
 def _extent(found: Sequence[Candidate], index: int) -> tuple[int, int]:
     """The span of a candidate with what it needs to be read: its list, or its table."""
     candidate = found[index]
-    start, end = candidate.piece.start, candidate.piece.end
+    start, end = candidate.start, candidate.piece.end
     if candidate.piece.kind is Kind.ROW:
         return _table(found, index)
     if not candidate.text.rstrip("*_ ").endswith((":", "：")):

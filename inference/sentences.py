@@ -1,7 +1,7 @@
 """Cutting a text into the pieces an extractive answer may quote, as character spans.
 
-Works by punctuation and layout only: no model, linear time, any script. Headings are recognised
-so that they can be left out; list items and table rows are pieces of their own.
+Works by punctuation and layout only: no model, linear time, any script. Headings, list items and
+table rows are pieces of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from typing import Final
 MAX_SENTENCE_CHARACTERS: Final = 700
 
 _BULLET: Final = re.compile(r"[ \t]*(?:[-*+•‣◦▪–]|\(?\d{1,3}[.)]|\(?[a-z][.)])[ \t]+")
-_HEADING: Final = re.compile(r"[ \t]{0,3}#{1,6}[ \t]|[ \t]*(?:={3,}|-{3,}|\*{3,})[ \t]*$")
+_HEADING: Final = re.compile(r"[ \t]{0,3}#{1,6}[ \t]+")
+_RULE: Final = re.compile(r"[ \t]*(?:={3,}|-{3,}|\*{3,})[ \t]*$")
+# A line by itself that is longer, ends as a sentence does or names a value says something.
+_MAX_HEADING_CHARACTERS: Final = 100
+_SAYS: Final = re.compile(r"[.!…。！｡…۔।:：;,][\"'”’»)\]*_」』”’）]*$|[:：]\s")
+_GAP: Final = re.compile(r"\n[ \t]*(?:\n|={3,}|-{3,})")
 _TABLE_RULE: Final = frozenset("|-: \t")
 # The lookbehind keeps a long run of dots from being tried again at each dot.
 _ENDS: Final = re.compile(
@@ -57,6 +62,7 @@ class Kind(Enum):
     SENTENCE = auto()
     ITEM = auto()
     ROW = auto()
+    HEADING = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +76,32 @@ class Piece:
 
 
 def split(text: str) -> list[Piece]:
-    """The pieces of a text in order, headings and rules left out."""
+    """The pieces of a text in order, rules left out."""
     pieces: list[Piece] = []
-    for block, (kind, start, end) in enumerate(_blocks(text)):
-        if kind is Kind.ROW:
+    blocks = list(_blocks(text))
+    for block, (kind, start, end) in enumerate(blocks):
+        following = blocks[block + 1][1] if block + 1 < len(blocks) else end
+        if kind is Kind.SENTENCE and _is_heading(text, start, end, following):
+            kind = Kind.HEADING
+        if kind in {Kind.ROW, Kind.HEADING}:
             pieces.append(Piece(start, end, kind, block))
             continue
         pieces += [Piece(a, b, kind, block) for a, b in _sentences(text, start, end)]
     return pieces
 
 
+def _is_heading(text: str, start: int, end: int, following: int) -> bool:
+    """Whether this paragraph only names what comes after it, from ``following`` on."""
+    return (
+        end - start <= _MAX_HEADING_CHARACTERS
+        and "\n" not in text[start:end]
+        and not _SAYS.search(text, start, end)
+        and bool(_GAP.search(text, end, following))
+    )
+
+
 def _blocks(text: str) -> Iterator[tuple[Kind, int, int]]:
-    """Paragraphs, list items (with their wrapped lines) and table rows."""
+    """Paragraphs, list items (with their wrapped lines), table rows and marked headings."""
     open_kind, open_start, open_end = Kind.SENTENCE, -1, -1
     at = 0
     for line in text.splitlines(keepends=True):
@@ -89,13 +109,18 @@ def _blocks(text: str) -> Iterator[tuple[Kind, int, int]]:
         content = line.strip()
         bullet = _BULLET.match(line)
         is_row = content.startswith("|") and content.count("|") > 1
-        heading = bool(_HEADING.match(line))
-        if open_start >= 0 and (not content or bullet or is_row or heading):
+        heading = _HEADING.match(line)
+        is_rule = bool(_RULE.match(line))
+        if open_start >= 0 and (not content or bullet or is_row or heading or is_rule):
             yield open_kind, open_start, open_end
             open_start = -1
-        if not content or heading:
+        if not content or is_rule:
             continue
         end = start + len(line.rstrip())
+        if heading:
+            if start + heading.end() < end:
+                yield Kind.HEADING, start + heading.end(), end
+            continue
         if is_row:
             if not _TABLE_RULE.issuperset(content):
                 yield Kind.ROW, start + line.index("|"), end

@@ -53,6 +53,23 @@ async def test_a_row_brings_its_table() -> None:
     assert "| Country | Hotel rate |\n|---|---|\n| Norway | 180 |\n| Chad | 90 |\n\n[3]" in text
 
 
+async def test_what_stands_under_a_heading_is_quoted_and_not_the_heading() -> None:
+    joining = SourceText(
+        1, "Handbook", "First week\n\nMeet your buddy for lunch.\n\nLater\n\nBook a training."
+    )
+    text, _ = await answer("What should I do in my first week?", joining)
+    assert text == "Meet your buddy for lunch. [1]"
+
+
+async def test_a_question_in_the_text_is_quoted_with_its_answer_only() -> None:
+    asked = "May I work from another country?"
+    faq = SourceText(1, "Questions", f"{asked}\n\nYes, for thirty days. Tell the office before.")
+    text, _ = await answer(asked, faq)
+    assert text.startswith(f"{asked}\n\nYes, for thirty days.")
+    unanswered = SourceText(1, "Notes", f"We met. You said: {asked}")
+    assert (await answer(asked, unanswered))[0] == NO_ANSWER
+
+
 @pytest.mark.parametrize("question", ["Who won the chess tournament?", "???", ""])
 async def test_it_abstains_in_words(question: str) -> None:
     text, finished = await answer(question)

@@ -37,7 +37,7 @@ def pieces(text: str) -> list[str]:
             "Z.B. am Montag, bzw. am 3. Mai. Danach nicht.",
             ["Z.B. am Montag, bzw. am 3. Mai.", "Danach nicht."],
         ),
-        ("# Title\n\nText.\n\nHeading\n---\n", ["Text.", "Heading"]),
+        ("# Title\n\nText.\n\nHeading\n---\n", ["Title", "Text.", "Heading"]),
         ("- one\n- two\n  goes on\n\n1. three", ["one", "two\n  goes on", "three"]),
         ("| a | b |\n|---|---|\n| 1 | 2 |", ["| a | b |", "| 1 | 2 |"]),
         ("", []),
@@ -51,6 +51,30 @@ def test_pieces(text: str, expected: list[str]) -> None:
 def test_layout_is_known() -> None:
     kinds = [piece.kind for piece in split("Text:\n- item\n| a | b |\n")]
     assert kinds == [Kind.SENTENCE, Kind.ITEM, Kind.ROW]
+
+
+@pytest.mark.parametrize(
+    ("text", "headings"),
+    [
+        ("# Title\n\nText.", ["Title"]),
+        ("First week\n\nMeet your buddy.", ["First week"]),
+        ("Joining\n\nFirst week\n\n- Meet your buddy", ["Joining", "First week"]),
+        ("May I work abroad?\n\nYes.", ["May I work abroad?"]),
+        ("Setext\n------\nText.", ["Setext"]),
+        ("休暇\n\n年に三十日です。", ["休暇"]),
+        # Nothing stands below it; it says something; it is long; it wraps; it goes on.
+        ("Text.\n\nSee you on Monday", []),
+        ("It is closed.\n\nText.", []),
+        ("Support: 555-1234\n\nText.", []),
+        ("You need:\n\n- a form", []),
+        ("word " * 30 + "\n\nText.", []),
+        ("A line that\nwraps here\n\nText.", []),
+        ("A line\n- item", []),
+    ],
+)
+def test_headings_are_known(text: str, headings: list[str]) -> None:
+    found = [piece for piece in split(text) if piece.kind is Kind.HEADING]
+    assert [text[piece.start : piece.end] for piece in found] == headings
 
 
 def test_thai_and_endless_sentences_are_cut_at_spaces() -> None:
