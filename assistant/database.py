@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, wraps
+from threading import BoundedSemaphore
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
@@ -46,6 +48,52 @@ def snapshot() -> Iterator[bool]:
     finally:
         if raw.info.transaction_status == TransactionStatus.IDLE:
             raw.isolation_level = raw.read_only = None
+
+
+def beside(call: Callable[[], T]) -> Future[T] | None:
+    """``call`` in another thread, on a connection that sees the moment of this ``snapshot()``.
+
+    None where it may not be started now. The block of the snapshot must not end before it has.
+    """
+    free = _beside()
+    if not free.turns.acquire(blocking=False):
+        return None
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_export_snapshot()")
+            (moment,) = cursor.fetchone()
+        running = free.threads.submit(_at_the_moment, moment, call)
+    except BaseException:
+        free.turns.release()
+        raise
+    running.add_done_callback(lambda _: free.turns.release())
+    return running
+
+
+def _at_the_moment(moment: str, call: Callable[[], T]) -> T:
+    try:
+        with snapshot():
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET TRANSACTION SNAPSHOT '{moment}'")
+            return call()
+    finally:
+        release_connection()
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    threads: ThreadPoolExecutor
+    turns: BoundedSemaphore
+
+
+@cache
+def _beside() -> _Beside:
+    # Who asks has a connection and waits for another one: were they as many as there are, nobody
+    # would ever give one back. Without a pool, to connect takes longer than is gained.
+    most = settings.DATABASE_POOL_SIZE // 4
+    return _Beside(
+        ThreadPoolExecutor(max(most, 1), thread_name_prefix="beside"), BoundedSemaphore(most)
+    )
 
 
 class _ServerCursor(Cursor[Any]):

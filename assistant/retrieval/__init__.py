@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from assistant.retrieval.arms import Mode
     from assistant.retrieval.passages import Passage
-    from assistant.retrieval.searching import Mode, SearchResult, asearch, search
+    from assistant.retrieval.searching import SearchResult, asearch, search
 
 __all__ = ["Mode", "Passage", "SearchResult", "asearch", "search"]
 

@@ -17,7 +17,7 @@ section 3.4).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from math import log
 from typing import Any, Final
@@ -60,15 +60,13 @@ class Matches:
     """``ranked`` is best first. ``possible`` is the idf of all scored terms together.
 
     ``covered`` is the idf of those of them that each ranked chunk holds. ``quoted``: words stood
-    in quotes, and each ranked chunk has them word for word. ``visible`` is how many chunks the
-    reader may see, filters apart, where they were few enough to be counted.
+    in quotes, and each ranked chunk has them word for word.
     """
 
     ranked: list[Ranked] = field(default_factory=list)
     possible: float = 0.0
     covered: dict[int, float] = field(default_factory=dict)
     quoted: bool = False
-    visible: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +86,17 @@ class _Plan:
     within: str
 
 
-def best_matches(query: str, *, scope: Scope, limit: int) -> Matches:
+def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None = None) -> Matches:
     """The ``limit`` visible chunks with the highest BM25 score of the question's words.
 
-    What stands in quotes must be there word for word. Over more than ``statistics.FEW`` visible
-    chunks the ranking is that of the candidates the plan takes: see the module's docstring.
+    ``sample`` is that of ``scope``, where it was drawn already. What stands in quotes must be there
+    word for word. Over more than ``statistics.FEW`` visible chunks the ranking is that of the
+    candidates the plan takes: see the module's docstring.
     """
-    sample = statistics.draw(scope)
+    sample = sample or statistics.draw(scope)
     question = terms_of_question(query, languages=sample.languages, limit=MAX_TERMS)
-    visible = sample.size if sample.frequencies is None else None
     if not question.terms or not sample.size:
-        return Matches(visible=visible)
+        return Matches()
     if sample.frequencies is None:
         plan = _all_of(question.terms[:EXACT_TERMS], within=scope.seeking("c.collection_id"))
     else:
@@ -110,7 +108,7 @@ def best_matches(query: str, *, scope: Scope, limit: int) -> Matches:
         # The plan was made for all that is visible, and the filters leave little of it.
         plan = _all_of(question.terms[:EXACT_TERMS], within=scope.filtering("c.collection_id"))
         found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
-    return replace(found, visible=visible)
+    return found
 
 
 def _all_of(terms: Sequence[Term], *, within: str) -> _Plan:
@@ -295,7 +293,8 @@ def _live(order: np.ndarray, ids: np.ndarray, *, scope: Scope, limit: int) -> np
         return order[:limit]
     kept: list[int] = []
     for start in range(0, len(order), _AT_ONCE):
-        some = order[start : start + _AT_ONCE]
+        some = order[start : start + _AT_ONCE].tolist()
+        asked = ids[some].tolist()
         # OFFSET 0 makes it a lookup each. Before the first ANALYZE after an upload, a join would be
         # planned the other way round: 30 ms.
         with server_cursor() as cursor:
@@ -306,10 +305,10 @@ def _live(order: np.ndarray, ids: np.ndarray, *, scope: Scope, limit: int) -> np
                     SELECT FROM retrieval_chunk c {scope.ranked} WHERE c.id = best.id OFFSET 0
                 ) current
                 """,
-                {**scope.params, "ids": f"{{{','.join(map(str, ids[some].tolist()))}}}"},
+                {**scope.params, "ids": f"{{{','.join(map(str, asked))}}}"},
             )
-            live = np.frombuffer(cursor.fetchone()[0] or b"", ">i8")
-        kept += some[np.isin(ids[some], live)].tolist()
+            live = set(np.frombuffer(cursor.fetchone()[0] or b"", ">i8").tolist())
+        kept += [at for at, chunk in zip(some, asked, strict=True) if chunk in live]
         if len(kept) >= limit:
             break
     return np.array(kept[:limit], dtype=np.int64)

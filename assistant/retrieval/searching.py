@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
-from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from assistant import engines
@@ -21,41 +21,30 @@ from assistant.permissions.policy import AnyUser
 from assistant.retrieval import (
     calibration,
     diversity,
-    keyword,
-    languages,
     passages,
     reranking,
     similarity,
     spaces,
     together,
-    vector,
 )
 from assistant.retrieval.analysis import detect_language
+from assistant.retrieval.arms import ARM_DEPTH, ARMS, Embedded, Mode, SpaceSwitched, ask
 from assistant.retrieval.calibration import Calibrated, CurveName, Evidence
-from assistant.retrieval.fusion import Arms, Fused, merge
+from assistant.retrieval.fusion import Arms, merge
 from assistant.retrieval.models import Chunk, EmbeddingSpace
 from assistant.retrieval.passages import Passage
 from assistant.retrieval.row_security import reading_as
-from assistant.retrieval.scope import Scope, scope_of
+from assistant.retrieval.scope import scope_of
 from assistant.retrieval.splitting import parts_of
-from assistant.retrieval.tracing import ArmName, ArmTrace, FusionTrace, Trace, TracedChunk
-from inference.types import EngineError, Reranker, Vectors
+from assistant.retrieval.tracing import Clock, FusionTrace, Trace, TracedChunk
+from inference.types import EngineError, Reranker
 
-Mode = Literal["hybrid", "vector", "keyword"]
-
-# Candidates that each arm hands to the fusion.
-ARM_DEPTH = 200
 # Candidates that a reranker looks at.
 RERANK_DEPTH = 40
 # Candidates beyond those wanted, for what near-duplicates leave empty.
 SPARE = 20
 # Of those, so many are compared with others for what a budget or a document's share leaves out.
 MARGIN = 5
-_ARMS: dict[Mode, frozenset[ArmName]] = {
-    "hybrid": frozenset({"vector", "keyword"}),
-    "vector": frozenset({"vector"}),
-    "keyword": frozenset({"keyword"}),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +62,6 @@ class SearchResult:
     trace: Trace | None = None
 
 
-@dataclass(slots=True)
-class _Clock:
-    started: float = field(default_factory=perf_counter)
-    timings: dict[str, float] = field(default_factory=dict)
-    last: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.last = self.started
-
-    def lap(self, stage: str) -> float:
-        """Milliseconds since the last lap, added to those of the stage."""
-        now = perf_counter()
-        took = (now - self.last) * 1000
-        self.timings[stage] = round(self.timings.get(stage, 0.0) + took, 2)
-        self.last = now
-        return took
-
-    def stop(self) -> None:
-        self.timings["total"] = round((perf_counter() - self.started) * 1000, 2)
-
-
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """``queries`` are the texts to search for, the whole question first."""
@@ -108,20 +76,11 @@ class _Wanted:
     budget: int | None
     explain: bool
     private: UUID | None = None
-    clock: _Clock = field(default_factory=_Clock)
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def reranker(self) -> Reranker | None:
         return engines.reranker() if self.rerank and self.mode == "hybrid" else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The space that is searched, and the vectors of the queries in it; None without vectors."""
-
-    space: EmbeddingSpace | None = None
-    vectors: Vectors | None = None
-    floor: float = 0.0
 
 
 @dataclass(slots=True)
@@ -129,7 +88,7 @@ class _Retrieved:
     """``found`` are the best candidates, each with the score of the fusion; ``evidence`` is that of
     each query."""
 
-    clock: _Clock
+    clock: Clock
     trace: Trace
     found: list[Passage]
     neighbours: list[Passage]
@@ -164,13 +123,13 @@ def search(
     queries = _queries(query)
     wanted = _Wanted(queries, user, collections, limit, mode, filters, rerank, budget, explain)
     while True:
-        asked = _Asked()
+        asked = Embedded()
         if mode != "keyword":
             asked = _asked(wanted, spaces.last_seen() or spaces.active())
         wanted.clock.lap("embed")
         try:
             found = _found(wanted, asked)
-        except _SpaceSwitched:
+        except SpaceSwitched:
             continue
         if isinstance(found, SearchResult):
             return found
@@ -203,13 +162,13 @@ async def asearch(
     )
     line = together.line()
     while True:
-        asked = _Asked() if mode == "keyword" else await _aasked(wanted, line)
+        asked = Embedded() if mode == "keyword" else await _aasked(wanted, line)
         wanted.clock.lap("embed")
         try:
-            async with line.turn():
+            async with line.turn() as is_alone:
                 wanted.clock.lap("wait")
-                found = await in_database(_found)(wanted, asked)
-        except _SpaceSwitched:
+                found = await in_database(_found)(wanted, asked, is_alone=is_alone)
+        except SpaceSwitched:
             continue
         if isinstance(found, SearchResult):
             return found
@@ -220,15 +179,11 @@ async def asearch(
         return await asyncio.to_thread(_finished, wanted, retrieved)
 
 
-class _SpaceSwitched(Exception):
-    """Another model's vectors are searched since the question was embedded."""
-
-
 def _queries(query: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((query, *parts_of(query))))
 
 
-def _asked(wanted: _Wanted, space: EmbeddingSpace | None) -> _Asked:
+def _asked(wanted: _Wanted, space: EmbeddingSpace | None) -> Embedded:
     """For ``space``, or the one that is searched by now when its model is gone."""
     while space is not None:
         release_connection()
@@ -242,11 +197,11 @@ def _asked(wanted: _Wanted, space: EmbeddingSpace | None) -> _Asked:
                 raise
             space = now
             continue
-        return _Asked(space, vectors, floor)
-    return _Asked()
+        return Embedded(space, vectors, floor)
+    return Embedded()
 
 
-async def _aasked(wanted: _Wanted, line: together.Line) -> _Asked:
+async def _aasked(wanted: _Wanted, line: together.Line) -> Embedded:
     """For the space that was searched last: the search itself says when that is another one."""
     space = spaces.last_seen() or await in_database(spaces.active)()
     while space is not None:
@@ -260,33 +215,34 @@ async def _aasked(wanted: _Wanted, line: together.Line) -> _Asked:
                 raise
             space = now
             continue
-        return _Asked(space, vectors, floor)
-    return _Asked()
+        return Embedded(space, vectors, floor)
+    return Embedded()
 
 
-def _found(wanted: _Wanted, asked: _Asked) -> SearchResult | tuple[Reranker, _Retrieved]:
+def _found(
+    wanted: _Wanted, asked: Embedded, *, is_alone: bool = True
+) -> SearchResult | tuple[Reranker, _Retrieved]:
     """The result; or, where a reranker is to be asked first, that and what it is asked about.
 
-    No connection is held when it returns. Raises _SpaceSwitched.
+    ``is_alone``: no other search is in the database. No connection is held when it returns. Raises
+    SpaceSwitched.
     """
-    retrieved = _retrieved(wanted, asked)
+    retrieved = _retrieved(wanted, asked, is_alone=is_alone)
     release_connection()
     reranker = _asked_reranker(wanted, retrieved)
     return _finished(wanted, retrieved) if reranker is None else (reranker, retrieved)
 
 
-def _retrieved(wanted: _Wanted, asked: _Asked) -> _Retrieved:
-    """Both arms for every query, fused, with the texts of the best. Raises _SpaceSwitched."""
+def _retrieved(wanted: _Wanted, asked: Embedded, *, is_alone: bool) -> _Retrieved:
+    """Both arms for every query, fused, with the texts of the best. Raises SpaceSwitched."""
     clock = wanted.clock
-    trace = Trace(wanted.queries[0], queries=wanted.queries)
+    trace = Trace(wanted.queries[0], in_detail=wanted.explain, queries=wanted.queries)
     trace.language = detect_language(wanted.queries[0])
     reranker = wanted.reranker
     wanted_chunks = max(wanted.limit + SPARE, RERANK_DEPTH if reranker else 0)
     # One moment for both arms and the texts: a version that is switched in between would else be
     # found by neither.
     with snapshot() as is_own:
-        if wanted.mode != "keyword" and (now := spaces.active()) != asked.space and now is not None:
-            raise _SpaceSwitched
         scope = scope_of(
             wanted.user,
             collections=wanted.collections,
@@ -295,64 +251,36 @@ def _retrieved(wanted: _Wanted, asked: _Asked) -> _Retrieved:
         )
         calibrated = calibration.current(asked.space, reranker.model if reranker else "")
         clock.lap("scope")
-        fused = [
-            _fused(wanted, asked, at, scope, clock, trace) for at in range(len(wanted.queries))
+        found = ask(
+            wanted.queries,
+            asked,
+            scope=scope,
+            mode=wanted.mode,
+            limit=wanted.limit,
+            clock=clock,
+            trace=trace,
+            may_be_beside=is_own and is_alone,
+        )
+        fused = [each.fused(ARMS[wanted.mode]) for each in found]
+        trace.fusions = [
+            FusionTrace(query, each.weights, each.evidence, each.reasons)
+            for query, each in zip(wanted.queries, fused, strict=True)
         ]
         ranking = merge([each.ranking for each in fused])
-        trace.fused = _traced(wanted, ranking)
+        trace.fused = trace.ranks(ranking)
         clock.lap("fuse")
         # Every text is read under row-level security, whatever the scope says.
         with reading_as(wanted.user, to_the_end=is_own):
-            found = passages.load(ranking[:wanted_chunks], scope=scope)
+            passages_found = passages.load(ranking[:wanted_chunks], scope=scope)
             neighbours = []
             if wanted.budget is not None:
-                neighbours = passages.load_neighbours(found, scope=scope)
+                neighbours = passages.load_neighbours(passages_found, scope=scope)
             clock.lap("load")
             if wanted.explain:
                 trace.describe(scope=scope)
     return _Retrieved(
-        clock, trace, found, neighbours, [each.as_evidence() for each in fused], calibrated
+        clock, trace, passages_found, neighbours, [each.as_evidence() for each in fused], calibrated
     )
-
-
-def _fused(
-    wanted: _Wanted, asked: _Asked, at: int, scope: Scope, clock: _Clock, trace: Trace
-) -> Fused:
-    """Both arms for one of the queries."""
-    query = wanted.queries[at]
-    arms = _arms(wanted, asked, at, scope, clock, trace)
-    fused = arms.fused(_ARMS[wanted.mode])
-    trace.fusions.append(FusionTrace(query, fused.weights, fused.evidence, fused.reasons))
-    clock.lap("fuse")
-    return fused
-
-
-def _arms(
-    wanted: _Wanted, asked: _Asked, at: int, scope: Scope, clock: _Clock, trace: Trace
-) -> Arms:
-    query = wanted.queries[at]
-    depth = max(ARM_DEPTH, wanted.limit)
-    found = Arms(floor=asked.floor)
-    traces: list[ArmTrace] = []
-    if wanted.mode != "vector":
-        found.keyword = keyword.best_matches(query, scope=scope, limit=depth)
-        traced = _traced(wanted, found.keyword.ranked)
-        traces.append(ArmTrace("keyword", query, "bm25", traced, clock.lap("keyword")))
-    if asked.vectors is not None and asked.space is not None:
-        known = languages.known_to(asked.space)
-        nearest = vector.nearest(
-            asked.vectors[at],
-            scope=scope,
-            space=asked.space,
-            limit=depth,
-            chunks=found.keyword.visible,
-        )
-        found.vector = nearest.ranked
-        found.coverage = languages.coverage(known, trace.language, query)
-        traced = _traced(wanted, found.vector)
-        traces.append(ArmTrace("vector", query, nearest.plan, traced, clock.lap("vector")))
-    trace.arms += reversed(traces)
-    return found
 
 
 def arms(query: str, *, user: AnyUser, collections: Sequence[UUID]) -> tuple[Arms, dict[int, str]]:
@@ -361,14 +289,23 @@ def arms(query: str, *, user: AnyUser, collections: Sequence[UUID]) -> tuple[Arm
     For ``learning``, which fuses the same candidates again without those that answer.
     """
     wanted = _Wanted((query,), user, collections, ARM_DEPTH, "hybrid", None, False, None, False)
-    asked = _asked(wanted, spaces.active())
-    trace = Trace(query, language=detect_language(query))
-    with snapshot():
-        scope = scope_of(user, collections=collections)
-        found = _arms(wanted, asked, 0, scope, wanted.clock, trace)
-        ids = {item.chunk_id for item in (*found.vector, *found.keyword.ranked)}
-        documents = Chunk.objects.filter(pk__in=ids).values_list("pk", "document__external_id")
-        return found, {chunk: document or "" for chunk, document in documents}
+    while True:
+        asked = _asked(wanted, spaces.active())
+        trace = Trace(query, language=detect_language(query))
+        with suppress(SpaceSwitched), snapshot():
+            scope = scope_of(user, collections=collections)
+            (found,) = ask(
+                wanted.queries,
+                asked,
+                scope=scope,
+                mode=wanted.mode,
+                limit=wanted.limit,
+                clock=wanted.clock,
+                trace=trace,
+            )
+            ids = {item.chunk_id for item in (*found.vector, *found.keyword.ranked)}
+            documents = Chunk.objects.filter(pk__in=ids).values_list("pk", "document__external_id")
+            return found, {chunk: document or "" for chunk, document in documents}
 
 
 def _asked_reranker(wanted: _Wanted, retrieved: _Retrieved) -> Reranker | None:
@@ -472,12 +409,3 @@ def _chances(retrieved: _Retrieved, name: CurveName, reranked: Sequence[float]) 
         curve.chance(passage.score, evidence, each)
         for passage, each in zip(retrieved.found, odds, strict=False)
     ]
-
-
-def _traced(wanted: _Wanted, ranked: Sequence[vector.Ranked]) -> tuple[TracedChunk, ...]:
-    """Only for those who ask why: a thousand objects take milliseconds."""
-    if not wanted.explain:
-        return ()
-    return tuple(
-        TracedChunk(item.chunk_id, rank, item.score) for rank, item in enumerate(ranked, start=1)
-    )

@@ -54,6 +54,11 @@ class Sample:
     total: float = 0.0
     frequencies: Frequencies | None = None
 
+    @property
+    def visible(self) -> int | None:
+        """How many chunks may be seen, where all of them were counted."""
+        return self.size if self.frequencies is None else None
+
 
 _kept: OrderedDict[str, tuple[float, Sample]] = OrderedDict()
 _lock = Lock()

@@ -40,6 +40,7 @@ class Line:
         self._turns = asyncio.Semaphore(at_once)
         self._at_once = at_once
         self._in_line = 0
+        self._inside = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._asked: deque[_Asked] = deque()
@@ -58,16 +59,18 @@ class Line:
         return await asked.vectors
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Inside, the search is in the database."""
+    async def turn(self) -> AsyncIterator[bool]:
+        """Inside, the search is in the database. Yields whether no other one is."""
         self._stands_in_line(1)
         try:
             await self._turns.acquire()
         finally:
             self._stands_in_line(-1)
+        self._inside += 1
         try:
-            yield
+            yield self._inside == 1
         finally:
+            self._inside -= 1
             self._turns.release()
 
     def _stands_in_line(self, more: int) -> None:

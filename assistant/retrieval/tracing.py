@@ -6,13 +6,16 @@ their titles and excerpts are loaded under the same scope.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Literal
 from uuid import UUID
 
 from django.db import connection
 
 from assistant.retrieval.scope import Scope
+from assistant.retrieval.vector import Ranked
 
 ArmName = Literal["vector", "keyword"]
 Happening = Literal["collapsed", "capped", "joined", "over_budget"]
@@ -82,18 +85,47 @@ class ChunkCard:
 
 
 @dataclass(slots=True)
+class Clock:
+    """Where the time of one search goes: milliseconds by stage."""
+
+    started: float = field(default_factory=perf_counter)
+    timings: dict[str, float] = field(default_factory=dict)
+    last: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last = self.started
+
+    def lap(self, stage: str) -> float:
+        """Milliseconds since the last lap, added to those of the stage."""
+        took = (perf_counter() - self.last) * 1000
+        self.add(stage, took)
+        return took
+
+    def add(self, stage: str, milliseconds: float) -> None:
+        """A lap of which the stage took so much: other stages may have run meanwhile."""
+        self.timings[stage] = round(self.timings.get(stage, 0.0) + milliseconds, 2)
+        self.last = perf_counter()
+
+    def stop(self) -> None:
+        self.timings["total"] = round((perf_counter() - self.started) * 1000, 2)
+
+
+@dataclass(slots=True)
 class Trace:
     """One search from the question to the passages.
 
+    Lists of chunks are kept only ``in_detail``: a thousand objects take milliseconds.
     ``queries`` are the texts searched for, the first the whole question. ``language`` is that of
     the question as ISO 639-1, ``languages`` the share of each language among the candidates.
     ``relevance`` is the calibrated probability that the best passage answers, ``chances`` the same
     for each chunk; ``reranked`` has the reranker's own scores and is empty without one. ``notes``
     are sentences for people, such as that the reranker did not answer. ``chunks`` describes every
-    chunk that another field names; milliseconds by stage are in ``timings_ms``.
+    chunk that another field names; milliseconds by stage are in ``timings_ms``, of which the arms'
+    overlap where they ran ``side_by_side``.
     """
 
     question: str
+    in_detail: bool = True
     queries: tuple[str, ...] = ()
     language: str | None = None
     languages: dict[str, float] = field(default_factory=dict)
@@ -109,6 +141,16 @@ class Trace:
     notes: list[str] = field(default_factory=list)
     chunks: dict[int, ChunkCard] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
+    side_by_side: bool = False
+
+    def ranks(self, ranked: Sequence[Ranked]) -> tuple[TracedChunk, ...]:
+        """``ranked``, best first, as it is kept."""
+        if not self.in_detail:
+            return ()
+        return tuple(
+            TracedChunk(item.chunk_id, rank, item.score)
+            for rank, item in enumerate(ranked, start=1)
+        )
 
     def rank_in(self, arm: ArmName, chunk_id: int) -> TracedChunk | None:
         """The best place of a chunk in ``arm`` over all queries; None where it did not come."""

@@ -119,7 +119,7 @@ def explain(result: SearchResult) -> Explained:
     total = trace.timings_ms.get("total", 0.0)
     return Explained(
         trace=trace,
-        bars=list(_bars(trace.timings_ms, total)),
+        bars=list(_bars(trace.timings_ms, total, side_by_side=trace.side_by_side)),
         total=total,
         weights=list(_weights(trace)),
         rows=list(_rows(trace, result.passages)),
@@ -128,14 +128,17 @@ def explain(result: SearchResult) -> Explained:
     )
 
 
-def _bars(timings: dict[str, float], total: float) -> Iterator[Bar]:
-    start = 0.0
+def _bars(timings: dict[str, float], total: float, *, side_by_side: bool) -> Iterator[Bar]:
+    """Each begins where the one before ends; ``side_by_side``, the arms begin together."""
+    begin = end = 0.0
     for stage, milliseconds in timings.items():
         if stage == "total" or not total:
             continue
-        share = min(100 * milliseconds / total, 100 - start)
-        yield Bar(_STAGES.get(stage, stage.capitalize()), milliseconds, start, share)
-        start += share
+        if not (side_by_side and stage == "vector"):
+            begin = end
+        share = min(100 * milliseconds / total, 100 - begin)
+        yield Bar(_STAGES.get(stage, stage.capitalize()), milliseconds, begin, share)
+        end = max(end, begin + share)
 
 
 def _weights(trace: Trace) -> Iterator[Weight]:

@@ -51,7 +51,7 @@ async def test_only_so_many_are_in_the_database(
     monkeypatch.setattr(together, "line", PerLoop(lambda: together.Line(at_once=2)))
     retrieve, inside, most = searching._retrieved, [0], [0]
 
-    def counted(*args: Any) -> Any:
+    def counted(*args: Any, **options: Any) -> Any:
         inside[0] += 1
         most[0] = max(most[0], inside[0])
         deadline = time.monotonic() + 60
@@ -59,7 +59,7 @@ async def test_only_so_many_are_in_the_database(
             time.sleep(0.01)
         time.sleep(0.02)
         try:
-            return retrieve(*args)
+            return retrieve(*args, **options)
         finally:
             inside[0] -= 1
 
@@ -70,6 +70,14 @@ async def test_only_so_many_are_in_the_database(
     )
     await asyncio.gather(*(asearch("leave", user=reader) for _ in range(6)))
     assert most == [2]
+
+
+async def test_a_search_is_told_whether_it_is_alone() -> None:
+    line = together.Line(at_once=2)
+    async with line.turn() as first, line.turn() as second:
+        assert (first, second) == (True, False)
+    async with line.turn() as again:
+        assert again
 
 
 async def test_waiting_has_a_stage_of_its_own(reader: User) -> None:

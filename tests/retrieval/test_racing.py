@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
 
-from assistant import engines
+from assistant import database, engines
 from assistant.documents import actions as documents
 from assistant.documents.actions import Upload
 from assistant.documents.models import Collection, Document
-from assistant.retrieval import index, reembedding, search, spaces
+from assistant.retrieval import arms, index, reembedding, search, spaces
 from assistant.users.models import User
 from inference.embedding_models import EmbeddingModel
 from inference.fakes import FakeEmbedder
@@ -44,6 +45,16 @@ def models(fake_embedder: FakeEmbedder, monkeypatch: pytest.MonkeyPatch) -> list
         reembedding, "resolve_model", lambda source: NEXT if source == NEXT.name else old
     )
     return [NEXT.name, spec.model]
+
+
+@pytest.fixture(autouse=True)
+def side_by_side(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The arms of each search are asked on two connections."""
+    settings.DATABASE_POOL_SIZE = 20
+    monkeypatch.setattr(arms, "BESIDE_FROM", 0)
+    database._beside.cache_clear()
+    yield
+    database._beside.cache_clear()
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from assistant.retrieval import search
+from assistant.retrieval import SearchResult, search
+from assistant.retrieval.tracing import Trace
 from assistant.users.models import User
 from assistant.web.explaining import explain
 from inference.fakes import FakeEmbedder
@@ -46,6 +47,16 @@ def test_both_arms_ranks_and_times(visitor: Client, manager: User) -> None:
     assert sum(bar.milliseconds for bar in explained.bars) <= explained.total * 1.05 + 1
     assert sum(weight.share for weight in explained.weights) == pytest.approx(100)
     assert "exact" in html
+
+
+def test_bars_of_arms_side_by_side_begin_together() -> None:
+    timings = {"scope": 10.0, "keyword": 40.0, "vector": 20.0, "fuse": 30.0, "total": 80.0}
+    trace = Trace("canteen", timings_ms=timings, side_by_side=True)
+    bars = explain(SearchResult([], timings, trace=trace)).bars
+    assert [bar.start for bar in bars] == [0, 12.5, 12.5, 62.5]
+    trace.side_by_side = False
+    bars = explain(SearchResult([], timings, trace=trace)).bars
+    assert [bar.start for bar in bars] == [0, 12.5, 62.5, 87.5]
 
 
 def test_only_what_may_be_read_even_where_the_best_is_hidden(
