@@ -34,11 +34,10 @@ from assistant.retrieval.vector import Ranked
 
 K1: Final = 1.2
 B: Final = 0.75
-# Words of a question that are looked at, the first that are scored where everything is, and the
-# rarest that are scored where candidates are.
+# Words of a question that are looked at, and scored: the first of them where everything is scored,
+# else the rarest.
 MAX_TERMS: Final = 60
-EXACT_TERMS: Final = 32
-SCORED_TERMS: Final = 12
+SCORED_TERMS: Final = 32
 # Chunks taken from the index for common words. Where most of them are hidden, up to so many times
 # as many are read.
 CANDIDATES: Final = 2_000
@@ -79,11 +78,13 @@ class _Weighed:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """``wanted`` is the tsquery that the candidates match, ``within`` the reader's condition."""
+    """``wanted`` is the tsquery that the candidates match, ``within`` the reader's condition, and
+    ``is_current`` whether that leaves only what answers."""
 
     terms: list[_Weighed]
     wanted: str
     within: str
+    is_current: bool = False
 
 
 def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None = None) -> Matches:
@@ -98,7 +99,8 @@ def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None 
     if not question.terms or not sample.size:
         return Matches()
     if sample.frequencies is None:
-        plan = _all_of(question.terms[:EXACT_TERMS], within=scope.seeking("c.collection_id"))
+        within = f"{scope.seeking('c.collection_id')} AND {scope.current}"
+        plan = _all_of(question.terms[:SCORED_TERMS], within=within, is_current=True)
     else:
         holds = sample.frequencies.counts([term.codes for term in question.terms]) > 0
         within = scope.filtering("c.collection_id")
@@ -106,14 +108,14 @@ def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None 
     found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
     if len(found.ranked) < limit and scope.documents and sample.frequencies is not None:
         # The plan was made for all that is visible, and the filters leave little of it.
-        plan = _all_of(question.terms[:EXACT_TERMS], within=scope.filtering("c.collection_id"))
+        plan = _all_of(question.terms[:SCORED_TERMS], within=scope.filtering("c.collection_id"))
         found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
     return found
 
 
-def _all_of(terms: Sequence[Term], *, within: str) -> _Plan:
+def _all_of(terms: Sequence[Term], *, within: str, is_current: bool = False) -> _Plan:
     weighed = [_Weighed(term, None) for term in terms]
-    return _Plan(weighed, " | ".join(term.query for term in terms), within)
+    return _Plan(weighed, " | ".join(term.query for term in terms), within, is_current)
 
 
 def _most_promising(
@@ -192,7 +194,11 @@ def _scored(
     scores = (often / (often + norm[:, None])) @ idf * (K1 + 1)
     covered = held @ idf
     order = np.lexsort((ids, -scores))
-    order = _live(order[scores[order] > 0], ids, scope=scope, limit=limit)
+    order = order[scores[order] > 0]
+    if plan.is_current or scope.documents:
+        order = order[:limit]
+    else:
+        order = _current(order, ids, scope=scope, limit=limit)
     best = ids[order].tolist()
     return Matches(
         ranked=[Ranked(*each) for each in zip(best, scores[order].tolist(), strict=True)],
@@ -287,10 +293,8 @@ def _frequency(query: str) -> str:
     return f"round(0.60792710185 / (1 - least({rank}, 0.998)) - 0.5)::int"
 
 
-def _live(order: np.ndarray, ids: np.ndarray, *, scope: Scope, limit: int) -> np.ndarray:
-    """The first ``limit`` of ``order`` whose document answers; the filters have asked already."""
-    if scope.documents:
-        return order[:limit]
+def _current(order: np.ndarray, ids: np.ndarray, *, scope: Scope, limit: int) -> np.ndarray:
+    """The first ``limit`` of ``order`` whose version answers."""
     kept: list[int] = []
     for start in range(0, len(order), _AT_ONCE):
         some = order[start : start + _AT_ONCE].tolist()
@@ -307,8 +311,8 @@ def _live(order: np.ndarray, ids: np.ndarray, *, scope: Scope, limit: int) -> np
                 """,
                 {**scope.params, "ids": f"{{{','.join(map(str, asked))}}}"},
             )
-            live = set(np.frombuffer(cursor.fetchone()[0] or b"", ">i8").tolist())
-        kept += [at for at, chunk in zip(some, asked, strict=True) if chunk in live]
+            current = set(np.frombuffer(cursor.fetchone()[0] or b"", ">i8").tolist())
+        kept += [at for at, chunk in zip(some, asked, strict=True) if chunk in current]
         if len(kept) >= limit:
             break
     return np.array(kept[:limit], dtype=np.int64)

@@ -29,15 +29,16 @@ from assistant.retrieval.models import LOTS
 from assistant.retrieval.scope import Scope
 
 SIZE: Final = 600
-# Up to this many visible chunks, the keyword arm scores every one that holds a term.
-FEW: Final = 10_000
+# Up to this many visible chunks, the keyword arm scores every one that holds a term: 20 ms, which
+# drawing a sample and scoring the best candidates take for any number.
+FEW: Final = 4_000
 # A language with a smaller share of the sample is not worth a stem of its own for every word.
 _LANGUAGE_SHARE: Final = 0.01
 _MOST_LANGUAGES: Final = 6
 
 # Samples that are kept, of readers of so many chunks that a few more or less change nothing.
 KEPT_SECONDS: Final = 20.0
-_KEPT_FROM: Final = 5_000
+_KEPT_FROM: Final = FEW
 _KEPT: Final = 200
 
 

@@ -119,6 +119,7 @@ def _exact(scope: Scope, space: EmbeddingSpace, params: Params, *, few: bool) ->
     if not scope.documents:
         # Looking up what is current costs more than comparing: only the nearest are looked up.
         near = params["limit"] + SPARE
+        current = f"WHERE {scope.current}" if few else scope.ranked
         rows = _rows(
             f"""
             WITH near AS MATERIALIZED (
@@ -126,7 +127,7 @@ def _exact(scope: Scope, space: EmbeddingSpace, params: Params, *, few: bool) ->
                 WHERE e.space_id = {space.pk:d} AND {seen} ORDER BY distance LIMIT {near:d}
             ), current AS MATERIALIZED (
                 SELECT near.chunk_id, near.distance FROM near
-                JOIN retrieval_chunk c ON c.id = near.chunk_id {scope.ranked}
+                JOIN retrieval_chunk c ON c.id = near.chunk_id {current}
             )
             SELECT chunk_id, 1 - distance, (SELECT count(*) FROM near) FROM current
             ORDER BY distance LIMIT %(limit)s
