@@ -21,7 +21,7 @@ from assistant.retrieval.calibration import RIVALS, Evidence
 from assistant.retrieval.keyword import Matches
 from assistant.retrieval.languages import FULL, NONE
 from assistant.retrieval.tracing import ArmName
-from assistant.retrieval.vector import Ranked
+from assistant.retrieval.vector import Ranked, ranked
 
 # Chosen on xquad, tatqa_dev and chroma_chunking_eval; 0.05 more or less costs under 0.003.
 _WEIGHT_KNOWN: Final = 0.5
@@ -102,33 +102,27 @@ def fuse(
     weight = _weight(coverage) if len(by) > 1 else float("vector" in by)
     reasons = [_reason(coverage)] if len(by) > 1 else []
     possible = max(keyword.possible, 1e-9)
-    nearness = {chunk: (cosine - floor) / (1 - floor) for chunk, cosine in vector}
-    share = {chunk: score / possible for chunk, score in keyword.ranked}
-    farthest = min(nearness.values(), default=0.0)
+    nearest = _nearness(vector[0].score, floor) if vector else 0.0
+    farthest = _nearness(vector[-1].score, floor) if vector else 0.0
     if len(by) > 1 and not vector:
         weight, reasons = 0.0, ["No vector is there to compare with."]
     elif len(by) > 1 and not keyword.ranked:
         reasons.append("No text holds a word of the question.")
     by_words = 1 - weight
-    sums = [
-        (-(weight * near + by_words * share.get(chunk, 0.0)), chunk)
-        for chunk, near in nearness.items()
-    ]
-    sums += [
-        (-(weight * farthest + by_words * score), chunk)
-        for chunk, score in share.items()
-        if chunk not in nearness
-    ]
-    sums.sort()
-    scored = [Ranked(chunk, -negated) for negated, chunk in sums]
+    scores = {chunk: weight * ((cosine - floor) / (1 - floor)) for chunk, cosine in vector}
+    unseen = weight * farthest
+    for chunk, score in keyword.ranked:
+        scores[chunk] = scores.get(chunk, unseen) + by_words * (score / possible)
+    order = sorted((-score, chunk) for chunk, score in scores.items())
+    scored = ranked([chunk for _, chunk in order], [-negated for negated, _ in order])
     covered = keyword.covered.get(scored[0].chunk_id, 0.0) / possible if scored else 0.0
     return Fused(
         ranking=scored,
         weights={"vector": weight, "keyword": 1 - weight},
         evidence={
             "coverage": coverage,
-            "nearness": max(nearness.values(), default=0.0),
-            "share": max(share.values(), default=0.0),
+            "nearness": nearest,
+            "share": keyword.ranked[0].score / possible if keyword.ranked else 0.0,
             "covered": covered,
         },
         reasons=tuple(reasons),
@@ -156,6 +150,10 @@ def merge(rankings: Sequence[Sequence[Ranked]]) -> list[Ranked]:
         lowest = min(lowest, scores[chunk_id])
         merged.append(Ranked(chunk_id, lowest))
     return merged
+
+
+def _nearness(cosine: float, floor: float) -> float:
+    return (cosine - floor) / (1 - floor)
 
 
 def _weight(coverage: float) -> float:

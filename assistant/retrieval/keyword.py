@@ -30,7 +30,7 @@ from assistant.retrieval.analysis import Question, Term, terms_of_question
 from assistant.retrieval.frequencies import Frequencies, pack
 from assistant.retrieval.scope import Scope
 from assistant.retrieval.statistics import Sample
-from assistant.retrieval.vector import Ranked
+from assistant.retrieval.vector import Ranked, ranked
 
 K1: Final = 1.2
 B: Final = 0.75
@@ -201,7 +201,7 @@ def _scored(
         order = _current(order, ids, scope=scope, limit=limit)
     best = ids[order].tolist()
     return Matches(
-        ranked=[Ranked(*each) for each in zip(best, scores[order].tolist(), strict=True)],
+        ranked=ranked(best, scores[order].tolist()),
         possible=float(idf.sum()),
         covered=dict(zip(best, covered[order].tolist(), strict=True)),
         quoted=bool(question.phrases and len(order)),

@@ -10,8 +10,10 @@ the exact one would, and when it brings fewer than ``limit`` rows by then, the e
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -42,6 +44,15 @@ class Ranked(NamedTuple):
 
     chunk_id: int
     score: float
+
+
+# In C: hundreds of them by their own constructor took a tenth of a search's Python.
+_make: Final[Callable[[tuple[int, float]], Ranked]] = partial(tuple.__new__, Ranked)
+
+
+def ranked(ids: Iterable[int], scores: Iterable[float]) -> list[Ranked]:
+    """One for each id and its score."""
+    return list(map(_make, zip(ids, scores, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,4 +217,4 @@ def _rows(statements: str, params: Params, cursor: CursorWrapper) -> list[Any]:
 
 
 def _ranked(rows: list[Any]) -> list[Ranked]:
-    return [Ranked(row[0], float(row[1])) for row in rows]
+    return ranked([row[0] for row in rows], [row[1] for row in rows])
