@@ -23,6 +23,7 @@ from django.db.backends.utils import CursorWrapper
 from assistant.database import server_cursor
 from assistant.retrieval.models import EmbeddingSpace
 from assistant.retrieval.scope import Params, Scope
+from assistant.retrieval.statistics import FEW
 from inference.types import Vectors
 
 Plan = Literal["nothing visible", "exact", "hnsw", "hnsw, then exact"]
@@ -84,7 +85,8 @@ def nearest(
         return Nearest([], "nothing visible")
     params = {**scope.params, "query": _as_text(vector), "limit": limit}
     if visible <= most or _names_documents(scope):
-        return Nearest(_exact(scope, space, params, few=visible <= most), "exact")
+        found = _exact(scope, space, params, few=visible <= most, gathered=visible <= FEW)
+        return Nearest(found, "exact")
     found = _approximate(scope, space, params)
     if len(found) >= limit:
         return Nearest(found, "hnsw")
@@ -123,22 +125,33 @@ def _names_documents(scope: Scope) -> bool:
     return "filter_document_ids" in scope.params
 
 
-def _exact(scope: Scope, space: EmbeddingSpace, params: Params, *, few: bool) -> list[Ranked]:
-    """Adding 0 keeps HNSW out: an index gives no order for a sum."""
+def _exact(
+    scope: Scope, space: EmbeddingSpace, params: Params, *, few: bool, gathered: bool = False
+) -> list[Ranked]:
+    """Adding 0 keeps HNSW out: an index gives no order for a sum.
+
+    ``few``: the reader's collections lead to the vectors. ``gathered``: and to the documents, of
+    which there are no more; see ``Scope.current``.
+    """
     distance = f"(e.vector::halfvec({space.dimension:d}) <=> {_query(space)}) + 0"
     seen = scope.seeking("e.collection_id") if few else scope.filtering("e.collection_id")
     if not scope.documents:
         # Looking up what is current costs more than comparing: only the nearest are looked up.
         near = params["limit"] + SPARE
-        current = f"WHERE {scope.current}" if few else scope.ranked
+        is_current = f"JOIN retrieval_chunk c ON c.id = near.chunk_id {scope.ranked}"
+        if gathered:
+            # OFFSET 0 makes it a lookup each, whatever the planner believes of their number.
+            is_current = (
+                "CROSS JOIN LATERAL (SELECT FROM retrieval_chunk c"
+                f" WHERE c.id = near.chunk_id AND {scope.current} OFFSET 0) answers"
+            )
         rows = _rows(
             f"""
             WITH near AS MATERIALIZED (
                 SELECT e.chunk_id, {distance} AS distance FROM retrieval_embedding e
                 WHERE e.space_id = {space.pk:d} AND {seen} ORDER BY distance LIMIT {near:d}
             ), current AS MATERIALIZED (
-                SELECT near.chunk_id, near.distance FROM near
-                JOIN retrieval_chunk c ON c.id = near.chunk_id {current}
+                SELECT near.chunk_id, near.distance FROM near {is_current}
             )
             SELECT chunk_id, 1 - distance, (SELECT count(*) FROM near) FROM current
             ORDER BY distance LIMIT %(limit)s

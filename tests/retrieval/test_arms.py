@@ -12,7 +12,7 @@ from django.db import DatabaseError, connection, transaction
 
 from assistant import database
 from assistant.database import beside, snapshot
-from assistant.retrieval import SearchResult, arms, search, vector
+from assistant.retrieval import SearchResult, arms, asearch, search, together, vector
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder
 from tests.factories import make_collection, make_document, make_user
@@ -80,6 +80,14 @@ def test_where_few_are_visible_or_one_arm_is_asked_they_are_not(
         assert not was_side_by_side(ask(reader))
     monkeypatch.setattr(arms, "BESIDE_FROM", 1_000)
     assert not was_side_by_side(ask(reader))
+
+
+async def test_a_search_that_is_not_alone_takes_one_connection(
+    reader: User, room: Callable[[int], None]
+) -> None:
+    async with together.line().turn():
+        assert not was_side_by_side(await asearch(QUESTION, user=reader, explain=True))
+    assert was_side_by_side(await asearch(QUESTION, user=reader, explain=True))
 
 
 def test_both_see_the_moment_the_search_began(
