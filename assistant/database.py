@@ -53,7 +53,7 @@ def snapshot() -> Iterator[bool]:
 def beside(call: Callable[[], T]) -> Future[T] | None:
     """``call`` in another thread, on a connection that sees the moment of this ``snapshot()``.
 
-    None where it may not be started now. The block of the snapshot must not end before it has.
+    None where it may not be started now. It fails if the snapshot has ended before it began.
     """
     free = _beside()
     if not free.turns.acquire(blocking=False):

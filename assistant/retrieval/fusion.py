@@ -102,15 +102,14 @@ def fuse(
     weight = _weight(coverage) if len(by) > 1 else float("vector" in by)
     reasons = [_reason(coverage)] if len(by) > 1 else []
     possible = max(keyword.possible, 1e-9)
-    nearest = _nearness(vector[0].score, floor) if vector else 0.0
-    farthest = _nearness(vector[-1].score, floor) if vector else 0.0
+    nearness = [(each.score - floor) / (1 - floor) for each in vector]
     if len(by) > 1 and not vector:
         weight, reasons = 0.0, ["No vector is there to compare with."]
     elif len(by) > 1 and not keyword.ranked:
         reasons.append("No text holds a word of the question.")
     by_words = 1 - weight
-    scores = {chunk: weight * ((cosine - floor) / (1 - floor)) for chunk, cosine in vector}
-    unseen = weight * farthest
+    scores = {each.chunk_id: weight * near for each, near in zip(vector, nearness, strict=True)}
+    unseen = weight * nearness[-1] if nearness else 0.0
     for chunk, score in keyword.ranked:
         scores[chunk] = scores.get(chunk, unseen) + by_words * (score / possible)
     order = sorted((-score, chunk) for chunk, score in scores.items())
@@ -121,7 +120,7 @@ def fuse(
         weights={"vector": weight, "keyword": 1 - weight},
         evidence={
             "coverage": coverage,
-            "nearness": nearest,
+            "nearness": nearness[0] if nearness else 0.0,
             "share": keyword.ranked[0].score / possible if keyword.ranked else 0.0,
             "covered": covered,
         },
@@ -150,10 +149,6 @@ def merge(rankings: Sequence[Sequence[Ranked]]) -> list[Ranked]:
         lowest = min(lowest, scores[chunk_id])
         merged.append(Ranked(chunk_id, lowest))
     return merged
-
-
-def _nearness(cosine: float, floor: float) -> float:
-    return (cosine - floor) / (1 - floor)
 
 
 def _weight(coverage: float) -> float:

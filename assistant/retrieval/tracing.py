@@ -125,7 +125,7 @@ class Trace:
     """
 
     question: str
-    in_detail: bool = True
+    in_detail: bool = False
     queries: tuple[str, ...] = ()
     language: str | None = None
     languages: dict[str, float] = field(default_factory=dict)
