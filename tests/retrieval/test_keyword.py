@@ -4,6 +4,7 @@ import random
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from assistant.documents import actions as documents
 from assistant.documents.models import Collection, Document
@@ -113,6 +114,22 @@ def test_a_plan_with_few_candidates_finds_what_a_full_one_finds(
     scores = exactly(query, reader, monkeypatch)
     # Which chunks are drawn depends on their ids, and those on the tests that ran before.
     assert sum(scores.get(each, 0.0) for each in found) >= 0.9 * sum(list(scores.values())[:10])
+
+
+@pytest.mark.parametrize("few", [100, 10_000])
+def test_only_what_answers_takes_places(
+    many: Collection, reader: User, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(statistics, "FEW", few)
+    fill(many, 300, seed=3)
+    disabled = Document.objects.order_by("created_at").last()
+    assert disabled is not None
+    chunks = set(Chunk.objects.filter(document=disabled).values_list("pk", flat=True))
+    assert chunks & {each.chunk_id for each in ranked("raree wordaa", reader)}
+    Document.objects.filter(pk=disabled.pk).update(disabled_at=timezone.now())
+    found = {each.chunk_id for each in ranked("raree wordaa", reader)}
+    assert len(found) == 50
+    assert not chunks & found
 
 
 def test_hidden_texts_change_no_score(many: Collection, reader: User) -> None:
