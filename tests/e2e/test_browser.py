@@ -132,6 +132,18 @@ def test_ask_and_open_the_citation_at_the_passage(visit: Visit) -> None:
     expect(page.locator("#attachments li")).to_have_count(0)
 
 
+def test_the_question_stays_in_view_beside_long_sources(visit: Visit) -> None:
+    visit.sign_in()
+    page = visit.page
+    page.set_viewport_size({"width": 1280, "height": 540})
+    ask(visit, "How many days of annual leave do full-time employees earn?")
+    answer = page.locator("article.answer:not(.is-streaming)")
+    expect(answer.locator(".sources")).to_contain_text("Quote verified")
+    assert page.evaluate("document.documentElement.scrollHeight > innerHeight")
+    expect(page.locator(".turn-question")).to_be_in_viewport(ratio=0.9)
+    expect(answer.locator("[data-text]")).to_be_in_viewport()
+
+
 def test_a_question_without_an_answer_is_not_answered(visit: Visit) -> None:
     visit.sign_in()
     ask(visit, "What is the boiling point of tungsten hexafluoride?")

@@ -13,6 +13,7 @@ const STAGES = {
 };
 const RETRY_MS = 1500;
 const NEAR_BOTTOM = 160;
+const GAP = 24;
 
 class AnswerStream extends HTMLElement {
   #source = null;
@@ -22,6 +23,7 @@ class AnswerStream extends HTMLElement {
   #passages = new Map();
   #spoken = 0;
   #frame = 0;
+  #at = -1;
   #ended = false;
 
   connectedCallback() {
@@ -165,15 +167,24 @@ class AnswerStream extends HTMLElement {
       .then(() => pinned && this.#toBottom());
   }
 
+  // Pixels from the end of the text to the composer's edge, which covers what is below. The sources
+  // beside it may be longer: to follow them would push the question out of sight.
+  #below() {
+    const text = document.getElementById(this.id)?.querySelector(".answer-main");
+    const edge = document.querySelector("chat-composer")?.getBoundingClientRect().top ?? window.innerHeight;
+    return text ? text.getBoundingClientRect().bottom + GAP - edge : 0;
+  }
+
+  // Who has not scrolled since is taken along, however much came at once.
   #isAtBottom() {
-    const page = document.documentElement;
-    return page.scrollHeight - page.clientHeight - page.scrollTop < NEAR_BOTTOM;
+    return window.scrollY === this.#at || this.#below() < NEAR_BOTTOM;
   }
 
   #toBottom(isFirst = false) {
     // A page opened at a fragment stays there.
     if (isFirst && location.hash) return;
-    window.scrollTo({ top: document.documentElement.scrollHeight });
+    window.scrollBy({ top: Math.max(this.#below(), 0) });
+    this.#at = window.scrollY;
   }
 }
 
