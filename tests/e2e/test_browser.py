@@ -135,7 +135,7 @@ def test_ask_and_open_the_citation_at_the_passage(visit: Visit) -> None:
 def test_the_question_stays_in_view_beside_long_sources(visit: Visit) -> None:
     visit.sign_in()
     page = visit.page
-    page.set_viewport_size({"width": 1280, "height": 540})
+    page.set_viewport_size({"width": 1280, "height": 485})
     ask(visit, "How many days of annual leave do full-time employees earn?")
     answer = page.locator("article.answer:not(.is-streaming)")
     expect(answer.locator(".sources")).to_contain_text("Quote verified")
