@@ -17,22 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assistant.database import release_connection
+from assistant.retrieval.arms import ARMS
 from assistant.retrieval.calibration import Bin, Calibrated, Curve, CurveName, log_odds
 from assistant.retrieval.fusion import Arms, Fused
 from assistant.retrieval.models import Chunk
 from assistant.retrieval.searching import RERANK_DEPTH
-from assistant.retrieval.tracing import ArmName
 from inference.types import Reranker
 
 ANSWERED: Final = 0.97
 _LOOKED_AT: Final = 3
 _BINS: Final = 10
 _LEAST_FUSION: Final = 0.1
-_ARMS: Final[dict[CurveName, frozenset[ArmName]]] = {
-    "hybrid": frozenset({"vector", "keyword"}),
-    "vector": frozenset({"vector"}),
-    "keyword": frozenset({"keyword"}),
-}
 _Floats = NDArray[np.float64]
 
 
@@ -73,7 +68,7 @@ def examples(
     ``reranked`` the candidates that a reranker was shown to its log odds."""
     answering = {chunk for chunk, document in documents.items() if document in relevant}
     for left_out, candidates in ((False, arms), (True, arms.without(answering))):
-        for curve, by in _ARMS.items():
+        for curve, by in ARMS.items():
             fused = candidates.fused(by)
             looked_at = dict.fromkeys(range(min(_LOOKED_AT, len(fused.ranking))), 0.0)
             yield from _seen(dataset, curve, fused, looked_at, answering, left_out)
@@ -115,7 +110,7 @@ def _seen(
 
 def log_odds_of(reranker: Reranker, query: str, arms: Arms) -> dict[int, float]:
     """What it says of the candidates that a search would show it. Raises EngineError."""
-    ranking = arms.fused(_ARMS["hybrid"]).ranking[:RERANK_DEPTH]
+    ranking = arms.fused(ARMS["hybrid"]).ranking[:RERANK_DEPTH]
     wanted = [item.chunk_id for item in ranking]
     texts = dict(Chunk.objects.filter(pk__in=wanted).values_list("pk", "text"))
     shown = [chunk for chunk in wanted if chunk in texts]
@@ -135,7 +130,9 @@ def learn(found: Sequence[Example], *, false_answers: float | None = None) -> Ca
     """
     if sum(e.place == 0 and e.curve == "hybrid" and e.answers for e in found) < 20:
         raise ValueError("At least 20 judged questions with a found answer are needed.")
-    curves = {name: _fitted([e for e in found if e.curve == name]) for name in _ARMS}
+    curves: dict[CurveName, Curve] = {
+        name: _fitted([e for e in found if e.curve == name]) for name in ARMS
+    }
     hybrid = [e for e in found if e.curve == "hybrid"]
     return _measured("hybrid", hybrid, curves, _held_out(hybrid, _fitted), false_answers)
 

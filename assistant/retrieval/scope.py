@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from assistant.documents.models import Collection
@@ -24,6 +24,8 @@ from assistant.retrieval.filters import narrowing
 from assistant.users.models import User
 
 Params = dict[str, Any]
+# A document ``d`` that may answer.
+_ANSWERS: Final = "d.deleted_at IS NULL AND d.disabled_at IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,8 @@ class Scope:
         return (
             " JOIN documents_document d ON d.id = c.document_id"
             " AND d.current_version_id = c.version_id"
-            " AND d.deleted_at IS NULL AND d.disabled_at IS NULL"
-            " JOIN documents_documentversion v ON v.id = c.version_id" + self.documents
+            f" AND {_ANSWERS} JOIN documents_documentversion v ON v.id = c.version_id"
+            + self.documents
         )
 
     @property
@@ -73,7 +75,7 @@ class Scope:
         return (
             "(c.version_id IN (SELECT d.current_version_id FROM documents_document d"
             f" WHERE {self.seeking('d.collection_id')}"
-            " AND d.deleted_at IS NULL AND d.disabled_at IS NULL)) IS TRUE"
+            f" AND {_ANSWERS})) IS TRUE"
         )
 
     @property
