@@ -74,11 +74,16 @@ def site_instructions() -> str:
         raise ImproperlyConfigured(f"ANSWER_INSTRUCTIONS: {' '.join(error.messages)}") from error
 
 
-@in_database
-def instructions_for(passages: Sequence[Passage], *, user: AnyUser) -> Instructions:
+async def instructions_for(passages: Sequence[Passage], *, user: AnyUser) -> Instructions:
     """For a prompt with these passages, best first: the best one's collection has room first."""
     site = site_instructions()
-    wanted = list(dict.fromkeys(passage.collection_id for passage in passages))
+    wanted = dict.fromkeys(each.collection_id for each in passages if each.is_instructed)
+    # Mostly none has any: the first word comes a thread and a query sooner.
+    return await _with_those_of(list(wanted), site, user=user) if wanted else Instructions(site)
+
+
+@in_database
+def _with_those_of(wanted: Sequence[UUID], site: str, *, user: AnyUser) -> Instructions:
     found = Collection.objects.for_user(user).filter(pk__in=wanted).exclude(instructions="")
     texts = {each.pk: each for each in found.only("pk", "name", "instructions")}
     kept: list[OfCollection] = []

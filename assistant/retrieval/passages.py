@@ -31,7 +31,7 @@ class Passage:
 
     ``score`` is the calibrated probability that it answers. ``parts`` are the places of the chunks
     that were joined into it, ascending, ``chunk_ids`` their ids and ``ordinals`` their first and
-    last number within the version.
+    last number within the version. ``is_instructed``: its collection has instructions for answers.
     """
 
     document_id: UUID
@@ -50,6 +50,7 @@ class Passage:
     parts: tuple[Locator, ...]
     chunk_ids: tuple[int, ...] = ()
     ordinals: tuple[int, int] = (0, 0)
+    is_instructed: bool = False
 
     def locate(self, start: int, end: int) -> Locator:
         """Where ``text[start:end]`` stands in the version, with its own headings and boxes."""
@@ -109,7 +110,7 @@ def _rows(condition: str, params: Params, *, scope: Scope) -> dict[int, Sequence
                        AND (box ->> 'char_start')::int < c.char_end
                        AND (box ->> 'char_end')::int > c.char_start
                    ),
-                   c.ordinal
+                   c.ordinal, col.instructions <> ''
             FROM retrieval_chunk c {scope.live}
             JOIN documents_collection col ON col.id = c.collection_id
             WHERE {condition} AND {scope.on("c.collection_id")}
@@ -120,7 +121,7 @@ def _rows(condition: str, params: Params, *, scope: Scope) -> dict[int, Sequence
 
 
 def _passage(row: Sequence[Any], score: float) -> Passage:
-    heading_path, page, char_start, char_end, boxes, ordinal = row[12:]
+    heading_path, page, char_start, char_end, boxes, ordinal, is_instructed = row[12:]
     locator = Locator(
         char_start=char_start,
         char_end=char_end,
@@ -145,6 +146,7 @@ def _passage(row: Sequence[Any], score: float) -> Passage:
         parts=(locator,),
         chunk_ids=(row[0],),
         ordinals=(ordinal, ordinal),
+        is_instructed=is_instructed,
     )
 
 
