@@ -42,8 +42,7 @@ class ConversationViewSet(OwnedViewSet):
     read_actions: ClassVar[frozenset[str]] = frozenset({"create", "ask"})
 
     def get_queryset(self) -> Any:
-        rows = super().get_queryset()
-        return rows if self.action == "ask" else rows.prefetch_related("collections")
+        return super().get_queryset().prefetch_related("collections")
 
     @operation("list_conversations", responses={200: ConversationSerializer(many=True)}, tags=_TAGS)
     def list(self, request: Request) -> Response:
@@ -127,11 +126,10 @@ class ConversationViewSet(OwnedViewSet):
     )
     def ask(self, request: Request, pk: UUID) -> Response:
         """Ask the next question. Follow the answer at `/api/v1/answers/{id}/events`."""
-        conversation = self.get_object()
         body = MessageBody(data=request.data)
         body.is_valid(raise_exception=True)
         question, answer = actions.ask(
-            conversation,
+            pk,
             content=body.validated_data["content"],
             user=self.person,
             effort=body.validated_data.get("effort", ""),

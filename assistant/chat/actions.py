@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.db.models import Count, Max, Q
 from django.utils import timezone
 
 from assistant.audit.models import record
@@ -103,7 +102,7 @@ def check_question(text: str) -> str:
 
 
 def ask(
-    conversation: Conversation,
+    conversation: UUID,
     *,
     content: str,
     user: User,
@@ -127,9 +126,9 @@ def ask(
 
     ``model`` is the name of one to choose from, empty for the site's own.
 
-    Raises ValidationError: ``empty``, ``too_long``, ``unknown_model``, ``unknown_parent``, ``busy``
-    while an answer is being written, ``llm_overloaded`` or ``limit_reached`` when there is no place
-    in the line.
+    Raises Conversation.DoesNotExist when it is not one of ``user``, and ValidationError: ``empty``,
+    ``too_long``, ``unknown_model``, ``unknown_parent``, ``busy`` while an answer is being written,
+    ``llm_overloaded`` or ``limit_reached`` when there is no place in the line.
     """
     question_text = check_question(content)
     check(filters or {})
@@ -192,12 +191,12 @@ def ask_again(
         )
 
     return _begin(
-        answer.conversation, make, user=user, idempotency_key=idempotency_key, token=token
+        answer.conversation_id, make, user=user, idempotency_key=idempotency_key, token=token
     )
 
 
 def _begin(
-    conversation: Conversation,
+    conversation: UUID,
     make: Callable[[Conversation, int], tuple[Message, Message]],
     *,
     user: User,
@@ -207,12 +206,13 @@ def _begin(
     """Store what ``make`` returns unsaved, given the next ordinal: an answer, and its question
     where that is new. Then start the answer.
     """
-    if idempotency_key and (earlier := _earlier(conversation, idempotency_key)):
+    own = Conversation.objects.for_user(user)
+    if idempotency_key and (earlier := _earlier(conversation, idempotency_key, user)):
         return earlier
     try:
         with transaction.atomic():
-            locked = Conversation.objects.select_for_update().get(pk=conversation.pk)
-            if idempotency_key and (earlier := _earlier(locked, idempotency_key)):
+            locked = own.select_for_update().get(pk=conversation)
+            if idempotency_key and (earlier := _earlier(conversation, idempotency_key, user)):
                 return earlier
             question, answer = make(locked, _next_ordinal(locked))
             answer.pk = _place_in_line(user, token)
@@ -228,7 +228,7 @@ def _begin(
             locked.user = user
             transaction.on_commit(partial(start, answer))
     except IntegrityError:
-        if idempotency_key and (earlier := _earlier(conversation, idempotency_key)):
+        if idempotency_key and (earlier := _earlier(conversation, idempotency_key, user)):
             return earlier
         raise
     return question, answer
@@ -247,11 +247,13 @@ def _parent(conversation: Conversation, parent: UUID | Literal["leaf"] | None) -
 
 def _next_ordinal(conversation: Conversation) -> int:
     """Raises ValidationError ``busy`` while an answer is being written."""
-    unfinished = Count("pk", filter=Q(status__in=UNFINISHED))
-    found = conversation.messages.aggregate(last=Max("ordinal"), unfinished=unfinished)
-    if found["unfinished"]:
+    newest = conversation.messages.order_by("-ordinal").values_list("ordinal", "status").first()
+    if newest is None:
+        return 1
+    # Nothing is put after an answer that is being written.
+    if newest[1] in UNFINISHED:
         _refuse_while_busy(conversation)
-    return (found["last"] or 0) + 1
+    return newest[0] + 1
 
 
 def choose_branch(message: Message) -> None:
@@ -274,8 +276,9 @@ def _place_in_line(user: User, token: ApiToken | None) -> UUID:
     return answer_id
 
 
-def _earlier(conversation: Conversation, key: str) -> tuple[Message, Message] | None:
-    asked = conversation.messages.filter(idempotency_key=key).first()
+def _earlier(conversation: UUID, key: str, user: User) -> tuple[Message, Message] | None:
+    own = Message.objects.for_user(user)
+    asked = own.filter(conversation=conversation, idempotency_key=key).first()
     if asked is None:
         return None
     if asked.role == Message.Role.ANSWER:  # asked again

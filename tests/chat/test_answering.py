@@ -35,7 +35,7 @@ def reader() -> User:
 
 def asked(user: User, text: str = "How many days of annual leave?", **options: Any) -> Message:
     conversation = Conversation.objects.create(user=user)
-    return actions.ask(conversation, content=text, user=user, **options)[1]
+    return actions.ask(conversation.pk, content=text, user=user, **options)[1]
 
 
 async def events_of(question: str, user: User) -> list[Event]:
@@ -240,7 +240,7 @@ async def test_earlier_answers_with_lost_sources_are_not_sent_again(
         await sync_to_async(make_collection)(readers=[reader]), text="Other leave rules."
     )
     _, second = await sync_to_async(actions.ask)(
-        answer.conversation, content="Repeat that", user=reader
+        answer.conversation_id, content="Repeat that", user=reader
     )
     await generated(second)
     assert "thirty days" not in repr(fake_llm.requests[1:])
@@ -314,8 +314,8 @@ async def test_a_reader_waits_for_the_end_that_follows_the_row(
 
 def test_an_idempotency_key_asks_once(reader: User) -> None:
     conversation = Conversation.objects.create(user=reader)
-    first = actions.ask(conversation, content="Leave?", user=reader, idempotency_key="k")
-    again = actions.ask(conversation, content="Leave?", user=reader, idempotency_key="k")
+    first = actions.ask(conversation.pk, content="Leave?", user=reader, idempotency_key="k")
+    again = actions.ask(conversation.pk, content="Leave?", user=reader, idempotency_key="k")
     assert [m.pk for m in first] == [m.pk for m in again]
     assert conversation.messages.count() == 2
 
@@ -326,16 +326,16 @@ def test_an_idempotency_key_asks_once(reader: User) -> None:
 def test_bad_questions_are_refused_in_words(reader: User, content: str, code: str) -> None:
     conversation = Conversation.objects.create(user=reader)
     with pytest.raises(ValidationError) as refused:
-        actions.ask(conversation, content=content, user=reader)
+        actions.ask(conversation.pk, content=content, user=reader)
     assert refused.value.code == code
     assert conversation.messages.count() == 0
 
 
 def test_one_question_at_a_time(reader: User) -> None:
     conversation = Conversation.objects.create(user=reader)
-    actions.ask(conversation, content="Leave?", user=reader)
+    actions.ask(conversation.pk, content="Leave?", user=reader)
     with pytest.raises(ValidationError) as refused:
-        actions.ask(conversation, content="And sick leave?", user=reader)
+        actions.ask(conversation.pk, content="And sick leave?", user=reader)
     assert refused.value.code == "busy"
 
 

@@ -56,7 +56,7 @@ def conversation_with(user: User, **fields: Any) -> tuple[Conversation, Document
 
 async def asked(conversation: Conversation, question: str) -> Message:
     def ask() -> Message:
-        return actions.ask(conversation, content=question, user=conversation.user)[1]
+        return actions.ask(conversation.pk, content=question, user=conversation.user)[1]
 
     answer = await sync_to_async(ask)()
     await generate(answer.pk)

@@ -50,7 +50,7 @@ def test_an_edited_question_starts_a_branch_and_nothing_is_lost(reader: User) ->
     first, second = turn(conversation, "one"), turn(conversation, "two")
     turn(conversation, "three")
     edited, answer = actions.ask(
-        conversation, content="two, said better", user=reader, parent=first.pk
+        conversation.pk, content="two, said better", user=reader, parent=first.pk
     )
     ended(answer)
     assert questions(conversation) == ["one", "two, said better"]
@@ -61,14 +61,14 @@ def test_an_edited_question_starts_a_branch_and_nothing_is_lost(reader: User) ->
     assert branch[3].siblings == (answer.pk,)
     actions.choose_branch(old)
     assert questions(conversation) == ["one", "two", "three"]
-    _, root = actions.ask(conversation, content="uno", user=reader, parent=None)
+    _, root = actions.ask(conversation.pk, content="uno", user=reader, parent=None)
     ended(root)
     assert questions(conversation) == ["uno"]
     # Choosing shows the newest way on, and the next question follows at its end.
     actions.choose_branch(first)
     assert questions(conversation) == ["one", "two, said better"]
     conversation.refresh_from_db()
-    ended(actions.ask(conversation, content="four", user=reader)[1])
+    ended(actions.ask(conversation.pk, content="four", user=reader)[1])
     assert questions(conversation) == ["one", "two, said better", "four"]
     assert conversation.messages.count() == 12
 
@@ -78,7 +78,7 @@ def test_only_an_answer_of_this_conversation_can_be_followed(reader: User) -> No
     answer, foreign = turn(conversation, "one"), turn(other, "one")
     for parent in (answer.parent_id, foreign.pk, uuid4()):
         with pytest.raises(ValidationError) as caught:
-            actions.ask(conversation, content="two", user=reader, parent=parent)
+            actions.ask(conversation.pk, content="two", user=reader, parent=parent)
         assert caught.value.code == "unknown_parent"
     assert conversation.messages.count() == 2
 
@@ -123,7 +123,7 @@ def test_an_answer_that_failed_without_a_word_is_not_offered_beside_one_that_ans
     actions.choose_branch(question)
     conversation.refresh_from_db()
     assert conversation.leaf_id == again.pk
-    ended(actions.ask(conversation, content="two", user=reader, parent=third.pk)[1])
+    ended(actions.ask(conversation.pk, content="two", user=reader, parent=third.pk)[1])
     assert branching.placed(again).siblings == (again.pk, third.pk), "somebody went on from it"
     Message.objects.filter(pk=failed.pk).update(text="Leave is")
     assert failed.pk in branching.placed(again).siblings, "it has words"
@@ -178,7 +178,7 @@ async def test_the_model_gets_the_branch_without_what_was_withdrawn(
 async def answered(conversation: Conversation, content: str, **options: Any) -> Message:
     def ask() -> Message:
         conversation.refresh_from_db()
-        return actions.ask(conversation, content=content, user=conversation.user, **options)[1]
+        return actions.ask(conversation.pk, content=content, user=conversation.user, **options)[1]
 
     answer = await sync_to_async(ask)()
     await generate(answer.pk)

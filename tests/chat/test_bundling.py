@@ -34,7 +34,7 @@ def world(fake_llm: FakeLLM) -> tuple[User, User, Collection, Document]:
 async def answered(user: User) -> Message:
     def ask() -> Message:
         conversation = Conversation.objects.create(user=user)
-        return actions.ask(conversation, content="annual leave days", user=user)[1]
+        return actions.ask(conversation.pk, content="annual leave days", user=user)[1]
 
     answer = await sync_to_async(ask)()
     await generate(answer.pk)

@@ -66,7 +66,7 @@ async def test_the_best_passages_collection_has_room_first(
 
     def ask() -> Any:
         conversation = Conversation.objects.create(user=reader)
-        return actions.ask(conversation, content="annual leave and boats", user=reader)[1]
+        return actions.ask(conversation.pk, content="annual leave and boats", user=reader)[1]
 
     answer = await sync_to_async(ask)()
     await generate(answer.pk)

@@ -44,7 +44,7 @@ def server(settings: LazySettings, fake_embedder: FakeEmbedder) -> Iterator[Upst
 async def asked(user: User) -> Message:
     conversation = await Conversation.objects.acreate(user=user)
     question = "How many days of annual leave?"
-    return (await sync_to_async(actions.ask)(conversation, content=question, user=user))[1]
+    return (await sync_to_async(actions.ask)(conversation.pk, content=question, user=user))[1]
 
 
 @sync_to_async

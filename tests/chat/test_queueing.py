@@ -308,7 +308,7 @@ def test_a_question_without_a_place_is_not_stored(settings: LazySettings) -> Non
     reserve(uuid4(), Asker.of(user))
     conversation = Conversation.objects.create(user=user)
     with pytest.raises(ValidationError) as refused:
-        actions.ask(conversation, content="Leave?", user=user)
+        actions.ask(conversation.pk, content="Leave?", user=user)
     assert refused.value.code == "limit_reached"
     assert Message.objects.count() == 0
 
@@ -316,7 +316,7 @@ def test_a_question_without_a_place_is_not_stored(settings: LazySettings) -> Non
 async def test_an_answer_goes_on_with_the_place_its_question_took(line: redis.Redis) -> None:
     user = await sync_to_async(make_user)()
     conversation = await Conversation.objects.acreate(user=user)
-    _, answer = await sync_to_async(actions.ask)(conversation, content="Leave?", user=user)
+    _, answer = await sync_to_async(actions.ask)(conversation.pk, content="Leave?", user=user)
     assert size(line) == (1, 0)
     turn = turn_of(str(user.pk))
     turn.answer_id = answer.pk

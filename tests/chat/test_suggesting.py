@@ -49,7 +49,7 @@ async def answered(reader: User, *, question: str = QUESTION, title: str = "") -
 
     def ask() -> Message:
         conversation = actions.create_conversation(user=reader, title=title)
-        return actions.ask(conversation, content=question, user=reader)[1]
+        return actions.ask(conversation.pk, content=question, user=reader)[1]
 
     answer = await sync_to_async(ask)()
     await generate(answer.pk)

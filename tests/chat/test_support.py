@@ -45,7 +45,7 @@ def reader(manager: User) -> User:
 
 
 def asked(user: User, text: str = "How many days of annual leave?") -> Message:
-    return actions.ask(Conversation.objects.create(user=user), content=text, user=user)[1]
+    return actions.ask(Conversation.objects.create(user=user).pk, content=text, user=user)[1]
 
 
 async def generated(user: User, text: str = "How many days of annual leave?") -> Message:

@@ -81,7 +81,7 @@ async def test_a_reader_who_stops_an_answer_stops_the_engine(
     await sync_to_async(make_document)(collection, text="The lighthouse keeper writes stories.")
     conversation = await Conversation.objects.acreate(user=user)
     question = "Write a very long story about the lighthouse keeper."
-    _, answer = await sync_to_async(actions.ask)(conversation, content=question, user=user)
+    _, answer = await sync_to_async(actions.ask)(conversation.pk, content=question, user=user)
     task = asyncio.create_task(generate(answer.pk))
     began = time.monotonic()
     while not await asyncio.to_thread(server.metric, "num_requests_running"):

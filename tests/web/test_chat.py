@@ -38,7 +38,7 @@ def thread(user: User, title: str = "") -> Conversation:
 
 def answered(house: House, *, text: str = "It opens at noon [1].", **values: Any) -> Message:
     """A finished answer of the reader with one verified citation."""
-    _, answer = actions.ask(thread(house.reader), content="When?", user=house.reader)
+    _, answer = actions.ask(thread(house.reader).pk, content="When?", user=house.reader)
     start = TEXT.index(QUOTE)
     locator = {"char_start": start, "char_end": start + len(QUOTE), "heading_path": ["Hours"]}
     version = house.document.current_version
@@ -279,7 +279,7 @@ def test_stop_is_asked_once_and_answers_nothing(
 ) -> None:
     asked: list[UUID] = []
     monkeypatch.setattr("assistant.chat.stream.request_stop", asked.append)
-    _, answer = actions.ask(thread(house.reader), content="When?", user=house.reader)
+    _, answer = actions.ask(thread(house.reader).pk, content="When?", user=house.reader)
     client = signed_in(house.reader)
     path = f"/answers/{answer.pk}/stop/"
     assert client.post(path, headers={"Accept": "application/json"}).status_code == 204

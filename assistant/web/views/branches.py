@@ -33,7 +33,7 @@ def edit(request: SignedInRequest, pk: UUID) -> HttpResponse:
     answer = question.children.latest("ordinal")
     try:
         actions.ask(
-            question.conversation,
+            question.conversation_id,
             content=request.POST.get("content", ""),
             user=request.user,
             parent=question.parent_id,

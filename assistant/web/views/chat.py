@@ -188,7 +188,7 @@ def _ask(
 ) -> tuple[Message, Message]:
     """After the answer that the page ends with: another page may show another branch meanwhile."""
     return actions.ask(
-        thread,
+        thread.pk,
         content=form.cleaned_data["content"],
         user=request.user,
         model=form.cleaned_data["model"],
