@@ -48,12 +48,8 @@ class SpaceSwitched(Exception):
     """Another model's vectors are searched since the queries were embedded."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Nearest:
-    """What the vector arm found for each query, and how long each took."""
-
-    found: list[vector.Nearest]
-    milliseconds: list[float]
+# What the vector arm found for each query, and in how many milliseconds.
+_Nearest = list[tuple[vector.Nearest, float]]
 
 
 def ask(
@@ -92,11 +88,9 @@ def ask(
             trace.arms.append(ArmTrace("keyword", query, "bm25", ranks, took))
     if "vector" in asked:
         nearest = running.result() if running else find_nearest()
-        clock.add("vector", sum(nearest.milliseconds))
+        clock.add("vector", sum(took for _, took in nearest))
         known = languages.known_to(embedded.space) if embedded.space else None
-        for arms, query, near, took in zip(
-            found, queries, nearest.found, nearest.milliseconds, strict=True
-        ):
+        for arms, query, (near, took) in zip(found, queries, nearest, strict=True):
             arms.vector = near.ranked
             arms.coverage = languages.coverage(known, trace.language, query)
             trace.arms.append(ArmTrace("vector", query, near.plan, trace.ranks(near.ranked), took))
@@ -105,14 +99,12 @@ def ask(
 
 def _nearest(embedded: Embedded, *, scope: Scope, limit: int, visible: int | None) -> _Nearest:
     assert embedded.space is not None and embedded.vectors is not None
-    nearest = _Nearest([], [])
+    found: _Nearest = []
     started = perf_counter()
     if spaces.active() not in {embedded.space, None}:
         raise SpaceSwitched
     for query in embedded.vectors:
-        nearest.found.append(
-            vector.nearest(query, scope=scope, space=embedded.space, limit=limit, chunks=visible)
-        )
-        nearest.milliseconds.append((perf_counter() - started) * 1000)
+        near = vector.nearest(query, scope=scope, space=embedded.space, limit=limit, chunks=visible)
+        found.append((near, (perf_counter() - started) * 1000))
         started = perf_counter()
-    return nearest
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import Event, current_thread
 from typing import Any
 
@@ -30,20 +30,6 @@ def reader(fake_embedder: FakeEmbedder) -> User:
         make_document(collection, title=f"Rules {number}", text=text)
     make_document(make_collection(), title="Hidden", text="The canteen opens at noon.")
     return user
-
-
-@pytest.fixture
-def room(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Makes a pool of so many connections, a quarter of which may be beside, whatever is seen."""
-
-    def make(connections: int) -> None:
-        settings.DATABASE_POOL_SIZE = connections
-        database._beside.cache_clear()
-
-    monkeypatch.setattr(arms, "BESIDE_FROM", 0)
-    make(8)
-    yield make
-    database._beside.cache_clear()
 
 
 def ask(reader: User, **options: Any) -> SearchResult:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from django.db import connection, transaction
 
-from assistant import database, engines
+from assistant import engines
 from assistant.documents import actions as documents
 from assistant.documents.actions import Upload
 from assistant.documents.models import Collection, Document
-from assistant.retrieval import arms, index, reembedding, search, spaces
+from assistant.retrieval import index, reembedding, search, spaces
 from assistant.users.models import User
 from inference.embedding_models import EmbeddingModel
 from inference.fakes import FakeEmbedder
 from ingestion.models import IngestionJob
 from tests.factories import file_named, make_collection, make_document, make_user, publish
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# Each search asks its arms on two connections.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("room")]
 
 SECONDS = 6.0
 AT_MOST_SECONDS = 120.0
@@ -45,16 +45,6 @@ def models(fake_embedder: FakeEmbedder, monkeypatch: pytest.MonkeyPatch) -> list
         reembedding, "resolve_model", lambda source: NEXT if source == NEXT.name else old
     )
     return [NEXT.name, spec.model]
-
-
-@pytest.fixture(autouse=True)
-def side_by_side(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The arms of each search are asked on two connections."""
-    settings.DATABASE_POOL_SIZE = 20
-    monkeypatch.setattr(arms, "BESIDE_FROM", 0)
-    database._beside.cache_clear()
-    yield
-    database._beside.cache_clear()
 
 
 @dataclass(slots=True)
