@@ -59,6 +59,21 @@ async def test_they_stand_after_the_rules_and_only_where_their_passages_are_used
     assert rules < leave[0].index("Say colleague, never employee.") < shared
 
 
+async def test_a_collection_without_any_is_not_asked_for_them(
+    reader: User, fake_llm: FakeLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = await sync_to_async(make_collection)(readers=[reader], name="Plain")
+    await sync_to_async(make_document)(plain, text="Meals are paid for by the day.")
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        instructing, "_with_those_of", lambda wanted, *_, **__: asked.append(wanted)
+    )
+    prompt = await prompt_of("meals paid by the day", reader, fake_llm, collections=[plain.pk])
+    assert "Meals are paid" in prompt[-1]
+    assert "Say colleague, never employee." in prompt[0]
+    assert asked == []
+
+
 async def test_the_best_passages_collection_has_room_first(
     reader: User, fake_llm: FakeLLM, settings: Any
 ) -> None:

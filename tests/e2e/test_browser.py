@@ -142,6 +142,8 @@ def test_the_question_stays_in_view_beside_long_sources(visit: Visit) -> None:
     assert page.evaluate("document.documentElement.scrollHeight > innerHeight")
     expect(page.locator(".turn-question")).to_be_in_viewport(ratio=0.9)
     expect(answer.locator("[data-text]")).to_be_in_viewport()
+    # The text ends above the composer.
+    assert page.evaluate("scrollY") == 0
 
 
 def test_a_question_without_an_answer_is_not_answered(visit: Visit) -> None:
