@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from django.test import AsyncClient
+from django.test import AsyncClient, Client
 
 from assistant.chat.models import AnswerStatus, Conversation, Feedback, Message
 from assistant.documents.locators import Locator
@@ -207,6 +207,18 @@ def test_the_same_idempotency_key_asks_once(ada: Any) -> None:
     assert problem(busy, 409)["code"] == "busy"
     too_long = client.post(url, {"content": "x"}, headers={"Idempotency-Key": "k" * 201}, **JSON)
     problem(too_long, 400)
+
+
+def test_the_idempotency_key_of_somebody_else_brings_nothing(ada: Any) -> None:
+    client = ada.with_token()
+    url = f"{CONVERSATIONS}{client.post(CONVERSATIONS, {}, **JSON).json()['id']}/messages/"
+    asked = {"data": {"content": "When?"}, "headers": {"Idempotency-Key": "k1"}, **JSON}
+    assert client.post(url, **asked).status_code == 202
+    for other in (make_user(), make_user(is_superuser=True)):
+        stranger = Client()
+        stranger.force_login(other)
+        problem(stranger.post(url, **asked), 404)
+    assert Message.objects.count() == 2
 
 
 def test_foreign_collections_make_no_conversation(ada: Any) -> None:
