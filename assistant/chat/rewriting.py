@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from assistant.chat.saying import said
+from assistant.retrieval.similarity import nearness
 from inference.prompts import render_rewrite_prompt
 from inference.types import LLM, ChatMessage, EngineError
 
 log = logging.getLogger(__name__)
 
 MAX_QUERY_CHARACTERS = 500
+# Without a language model: questions that may belong together, the last of them the one asked.
+_CHAIN: Final = 3
+# What two questions ask together is so near to what the first asks where the second has no subject
+# of its own ("And in Germany?"). ``benchmarks.conversations`` has the measurement.
+SAME_SUBJECT: Final = 0.89
 
 
 async def standalone_query(
@@ -19,15 +26,15 @@ async def standalone_query(
 ) -> str:
     """The text to search for. The first turn is searched as it was asked.
 
-    Without a language model a follow-up is searched together with the question before it. A model
-    that fails here costs the rewriting, not the answer.
+    Without a language model a follow-up is searched together with the questions it belongs to. A
+    model that fails here costs the rewriting, not the answer.
     """
     if not history:
         return question
-    if not llm.is_language_model:
-        before = [message.content for message in history if message.role == "user"]
-        return f"{before[-1]} {question}" if before else question
     try:
+        if not llm.is_language_model:
+            before = [message.content for message in history if message.role == "user"]
+            return await _together([*before, question][-_CHAIN:])
         prompt = render_rewrite_prompt(question, history)
         words = await said(llm, prompt, question=question, cache_salt=cache_salt)
     except EngineError as error:
@@ -35,3 +42,12 @@ async def standalone_query(
         return question
     rewritten = " ".join(words.split())
     return rewritten if 0 < len(rewritten) <= MAX_QUERY_CHARACTERS else question
+
+
+async def _together(questions: Sequence[str]) -> str:
+    """The last question, after those before it from the one that names its subject on."""
+    subject = questions[0]
+    for question in questions[1:]:
+        both = f"{subject} {question}"
+        subject = both if await nearness(subject, both) >= SAME_SUBJECT else question
+    return subject

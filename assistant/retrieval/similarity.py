@@ -1,4 +1,4 @@
-"""How near unrelated texts are under a model: where its scale of cosines begins.
+"""How near texts are under a model, and how near unrelated ones: where its scale of cosines begins.
 
 MiniLM puts unrelated texts at about 0; models of the e5 family, trained at a temperature of 0.01,
 put them at 0.7 and all others above. The floor is measured once for each space and process, on
@@ -12,7 +12,9 @@ from typing import Final
 
 import numpy as np
 
+from assistant.database import in_database
 from assistant.per_loop import PerLoop
+from assistant.retrieval import spaces
 from inference.types import Embedder, Vectors
 
 PROBES: Final = (
@@ -41,6 +43,20 @@ async def afloor_of(space_id: int, embedder: Embedder) -> float:
             if space_id not in _floors:
                 _learn(space_id, await embedder.aembed(PROBES, kind="query"))
     return _floors[space_id]
+
+
+async def nearness(first: str, second: str) -> float:
+    """Of two questions under the model that is searched: 0 for unrelated ones, 1 for the same.
+
+    0 before the first document. Raises EngineError.
+    """
+    space = spaces.last_seen() or await in_database(spaces.active)()
+    if space is None:
+        return 0.0
+    embedder = spaces.embedder_of(space)
+    one, other = await embedder.aembed((first, second), kind="query")
+    floor = await afloor_of(space.pk, embedder)
+    return (float(one @ other) - floor) / (1 - floor)
 
 
 def _learn(space_id: int, vectors: Vectors) -> None:
