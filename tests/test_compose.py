@@ -15,7 +15,7 @@ from django.conf import settings
 from assistant.embedded import commands
 from assistant.embedded.config import OFFLINE
 from assistant.embedded.memory import database_settings
-from assistant.embedded.postgres import DATABASE, EXTENSIONS, MAJOR
+from assistant.embedded.postgres import ALLOCATOR, DATABASE, EXTENSIONS, MAJOR
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRETS = {name: f"{name.lower()}-{'x' * 40}" for name in ("SECRET_KEY",)} | {
@@ -169,6 +169,7 @@ def test_postgres_is_the_embedded_one_in_a_container(services: dict[str, Any]) -
     script = (ROOT / "docker" / "postgres-init.sh").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^CREATE EXTENSION (\w+);", script, re.MULTILINE)) == EXTENSIONS
     assert f"CREATE ROLE {DATABASE} LOGIN NOSUPERUSER" in script
+    assert ALLOCATOR.items() <= postgres["environment"].items()
     embedded = database_settings()
     given = dict(word.split("=", 1) for word in postgres["command"] if "=" in word)
     fitted = {"shared_buffers", "maintenance_work_mem"}
