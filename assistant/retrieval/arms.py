@@ -101,10 +101,11 @@ def _nearest(embedded: Embedded, *, scope: Scope, limit: int, visible: int | Non
     assert embedded.space is not None and embedded.vectors is not None
     found: _Nearest = []
     started = perf_counter()
-    if spaces.active() not in {embedded.space, None}:
-        raise SpaceSwitched
     for query in embedded.vectors:
         near = vector.nearest(query, scope=scope, space=embedded.space, limit=limit, chunks=visible)
+        # Asked only now: a space that is searched no more has nothing near.
+        if not near.ranked and spaces.active() not in {embedded.space, None}:
+            raise SpaceSwitched
         found.append((near, (perf_counter() - started) * 1000))
         started = perf_counter()
     return found

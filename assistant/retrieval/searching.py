@@ -193,7 +193,7 @@ def _asked(wanted: _Wanted, space: EmbeddingSpace | None) -> Embedded:
             floor = similarity.floor_of(space.pk, embedder)
         except EngineError:
             # The server of a model that is searched no more may be gone.
-            if (now := spaces.active()) == space:
+            if spaces.asks_alike(now := spaces.active(), space):
                 raise
             space = now
             continue
@@ -211,7 +211,7 @@ async def _aasked(wanted: _Wanted, line: together.Line) -> Embedded:
             floor = await similarity.afloor_of(space.pk, embedder)
         except EngineError:
             # As in ``_asked``.
-            if (now := await in_database(spaces.active)()) == space:
+            if spaces.asks_alike(now := await in_database(spaces.active)(), space):
                 raise
             space = now
             continue

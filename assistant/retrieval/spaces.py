@@ -113,6 +113,11 @@ def embedder_of(space: EmbeddingSpace | None) -> Embedder:
     return engines.embedder_for(spec_of(space), source=source_of(space), base_url=space.base_url)
 
 
+def asks_alike(one: EmbeddingSpace | None, other: EmbeddingSpace) -> bool:
+    """Whether both are the same space, its model at the same server."""
+    return one == other and one is not None and one.base_url == other.base_url
+
+
 def source_of(space: EmbeddingSpace) -> str:
     """What the model is loaded from; sites older than this field have its name only."""
     return space.source or space.model

@@ -74,8 +74,9 @@ def nearest(
 ) -> Nearest:
     """The ``limit`` nearest visible chunks to ``vector`` of shape (dimension,).
 
-    min(``limit``, visible) rows come back, whatever is hidden around them. ``chunks`` is how many
-    are visible, filters apart, where that was counted already. Needs an open transaction.
+    min(``limit``, visible) rows come back, whatever is hidden around them; none when ``space`` is
+    not the active one. ``chunks`` is how many are visible, filters apart, where that was counted
+    already. Needs an open transaction.
     """
     if chunks is not None and chunks <= EXACT_AT_LEAST:
         visible, most = chunks, EXACT_AT_LEAST
@@ -149,7 +150,7 @@ def _exact(
             f"""
             WITH near AS MATERIALIZED (
                 SELECT e.chunk_id, {distance} AS distance FROM retrieval_embedding e
-                WHERE e.space_id = {space.pk:d} AND {seen} ORDER BY distance LIMIT {near:d}
+                WHERE {_within(space)} AND {seen} ORDER BY distance LIMIT {near:d}
             ), current AS MATERIALIZED (
                 SELECT near.chunk_id, near.distance FROM near {is_current}
             )
@@ -167,7 +168,7 @@ def _exact(
             WITH visible AS MATERIALIZED (
                 SELECT e.chunk_id, {distance} AS distance FROM retrieval_embedding e
                 JOIN retrieval_chunk c ON c.id = e.chunk_id {scope.ranked}
-                WHERE e.space_id = {space.pk:d} AND {seen}
+                WHERE {_within(space)} AND {seen}
             )
             SELECT chunk_id, 1 - distance FROM visible ORDER BY distance LIMIT %(limit)s
             """,
@@ -198,7 +199,7 @@ def _approximate(scope: Scope, space: EmbeddingSpace, params: Params) -> list[Ra
             CROSS JOIN LATERAL (
                 SELECT FROM retrieval_chunk c {scope.ranked} WHERE c.id = e.chunk_id OFFSET 0
             ) current
-            WHERE e.space_id = {space.pk:d} AND {scope.filtering("e.collection_id")}
+            WHERE {_within(space)} AND {scope.filtering("e.collection_id")}
             ORDER BY {distance} LIMIT %(limit)s;
             ROLLBACK TO SAVEPOINT approximate;
             RELEASE SAVEPOINT approximate
@@ -206,6 +207,14 @@ def _approximate(scope: Scope, space: EmbeddingSpace, params: Params) -> list[Ra
             params,
             connection.cursor(),
         )
+    )
+
+
+def _within(space: EmbeddingSpace) -> str:
+    """Vectors of ``space``, and none of them once another one is searched."""
+    return (
+        f"e.space_id = {space.pk:d} AND EXISTS (SELECT FROM retrieval_embeddingspace s"
+        f" WHERE s.id = {space.pk:d} AND s.is_active)"
     )
 
 

@@ -85,15 +85,19 @@ async def test_waiting_has_a_stage_of_its_own(reader: User) -> None:
     assert list(found.timings_ms)[:2] == ["embed", "wait"]
 
 
+@pytest.mark.parametrize("is_moved", [False, True])
 async def test_a_model_that_is_searched_no_more_may_be_gone(
-    reader: User, monkeypatch: pytest.MonkeyPatch
+    reader: User, monkeypatch: pytest.MonkeyPatch, is_moved: bool
 ) -> None:
-    gone, old = FakeEmbedder(), EmbeddingSpace(pk=0, model="old")
+    """Another model is searched, or the same one from another server."""
+    now = await sync_to_async(spaces.active)()
+    assert now is not None
+    gone, old = FakeEmbedder(), EmbeddingSpace(pk=now.pk if is_moved else 0, base_url="http://old")
     gone.error = EngineError("embedder_unavailable", "Away.", retryable=True)
     embedder_of = spaces.embedder_of
     monkeypatch.setattr(spaces, "_last_seen", old)
     monkeypatch.setattr(
-        spaces, "embedder_of", lambda space: gone if space == old else embedder_of(space)
+        spaces, "embedder_of", lambda space: gone if space is old else embedder_of(space)
     )
     assert (await asearch("leave", user=reader)).passages
     monkeypatch.setattr(spaces, "_last_seen", old)
