@@ -13,8 +13,9 @@ vectors are real questions' and made beforehand: what is measured is everything 
   everywhere, 0.98 where all is visible),
 - *hidden*: the share of searches whose 1,000 nearest chunks are all forbidden,
 - *search* p50 and p95, in milliseconds, and *ratio*: its p50 over that of the bare SQL, which is
-  the very statements of the two arms sent over a bare connection, one after the other (aim: at most
-  1.3; where the site asks the arms side by side it may be below 1),
+  the very statements of the two arms, among them the keyword arm's sample, sent over a bare
+  connection, one after the other (aim: at most 1.3; where the site asks the arms side by side it
+  may be below 1),
 - *keyword/vector*: p50 of the keyword arm over that of the vector arm (aim: at most 3).
 
 Ends with 1 when an aim is missed at any size from 100,000 chunks on. ``--svg`` draws p50 against
@@ -211,17 +212,18 @@ class Statements:
         self.nearest: Any = None
 
     def __enter__(self) -> Statements:
-        from assistant.retrieval import keyword, vector
+        from assistant.retrieval import keyword, statistics, vector
 
-        self._kept = vector.nearest, keyword.best_matches
+        self._kept = vector.nearest, keyword.best_matches, statistics.draw
         vector.nearest = self._recording(vector.nearest)
         keyword.best_matches = self._recording(keyword.best_matches)
+        statistics.draw = self._recording(statistics.draw)
         return self
 
     def __exit__(self, *_: object) -> None:
-        from assistant.retrieval import keyword, vector
+        from assistant.retrieval import keyword, statistics, vector
 
-        vector.nearest, keyword.best_matches = self._kept
+        vector.nearest, keyword.best_matches, statistics.draw = self._kept
 
     def _recording(self, arm: Callable[..., Any]) -> Callable[..., Any]:
         from django.db import connection
