@@ -38,11 +38,11 @@ MAJOR = "18"
 # Where a cluster lives when the data directory cannot be entered by PostgreSQL's account.
 SHARED_HOME = Path("/var/lib/knowledge-assistant")
 
-# Searches answer with half a megabyte. By its defaults glibc takes memory for each of them from the
-# kernel anew, page by page, which takes longer than the search; so much of it is kept instead.
+# The keyword arm answers with up to five megabytes. By its defaults glibc takes the memory for each
+# from the kernel anew, page by page, which takes as long as the rest; so much is kept instead.
 ALLOCATOR: Final = {
-    "MALLOC_MMAP_THRESHOLD_": str(4 * 1024**2),
-    "MALLOC_TRIM_THRESHOLD_": str(8 * 1024**2),
+    "MALLOC_MMAP_THRESHOLD_": str(16 * 1024**2),
+    "MALLOC_TRIM_THRESHOLD_": str(32 * 1024**2),
 }
 _HBA = "host all all 127.0.0.1/32 scram-sha-256\n"
 

@@ -17,7 +17,7 @@ section 3.4).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from math import log
 from typing import Any, Final
@@ -38,9 +38,6 @@ B: Final = 0.75
 # else the rarest.
 MAX_TERMS: Final = 60
 SCORED_TERMS: Final = 32
-# Up to this many visible chunks all are read. The index would be walked through for the whole site,
-# for common words of a million chunks 40 ms; for rare words it saves 3 ms at most.
-READ_WHOLE: Final = 1_000
 # Chunks taken from the index for common words. Where most of them are hidden, up to so many times
 # as many are read.
 CANDIDATES: Final = 2_000
@@ -94,7 +91,7 @@ def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None 
     """The ``limit`` visible chunks with the highest BM25 score of the question's words.
 
     ``sample`` is that of ``scope``, where it was drawn already. What stands in quotes must be there
-    word for word. Over more than ``statistics.FEW`` visible chunks the ranking is that of the
+    word for word. Over more visible chunks than few (``statistics.FEW``) the ranking is that of the
     candidates the plan takes: see the module's docstring.
     """
     sample = sample or statistics.draw(scope)
@@ -102,10 +99,9 @@ def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None 
     if not question.terms or not sample.size:
         return Matches()
     if sample.frequencies is None:
+        # By no index of words: for common ones it would be walked through for the whole site.
         within = f"{scope.seeking('c.collection_id')} AND {scope.current}"
-        plan = _all_of(question.terms[:SCORED_TERMS], within=within, is_current=True)
-        if sample.size <= READ_WHOLE:
-            plan = replace(plan, wanted=None)
+        plan = _Plan(_weighed(question.terms), wanted=None, within=within, is_current=True)
     else:
         holds = sample.frequencies.counts([term.codes for term in question.terms]) > 0
         within = scope.filtering("c.collection_id")
@@ -113,14 +109,15 @@ def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None 
     found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
     if len(found.ranked) < limit and scope.documents and sample.frequencies is not None:
         # The plan was made for all that is visible, and the filters leave little of it.
-        plan = _all_of(question.terms[:SCORED_TERMS], within=scope.filtering("c.collection_id"))
+        wanted = " | ".join(term.query for term in question.terms[:SCORED_TERMS])
+        plan = _Plan(_weighed(question.terms), wanted, scope.filtering("c.collection_id"))
         found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
     return found
 
 
-def _all_of(terms: Sequence[Term], *, within: str, is_current: bool = False) -> _Plan:
-    weighed = [_Weighed(term, None) for term in terms]
-    return _Plan(weighed, " | ".join(term.query for term in terms), within, is_current)
+def _weighed(terms: Sequence[Term]) -> list[_Weighed]:
+    """The terms that are scored where all that hold one are: weighed once they are counted."""
+    return [_Weighed(term, None) for term in terms[:SCORED_TERMS]]
 
 
 def _most_promising(

@@ -116,25 +116,21 @@ def test_a_plan_with_few_candidates_finds_what_a_full_one_finds(
     assert sum(scores.get(each, 0.0) for each in found) >= 0.9 * sum(list(scores.values())[:10])
 
 
-@pytest.mark.parametrize(
-    "query", ["raree wordaa", "rarec rarek", "absent", '"rarea" wordab', "word*", "rareb -wordaa"]
-)
-def test_reading_all_of_few_chunks_finds_what_their_index_does(
-    query: str, many: Collection, reader: User, monkeypatch: pytest.MonkeyPatch
+def test_of_a_large_site_more_are_few(
+    many: Collection, reader: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "FEW", 10_000)
-    whole = ranked(query, reader)
-    monkeypatch.setattr(keyword, "READ_WHOLE", 0)
-    assert ranked(query, reader) == whole
-    assert bool(whole) == (query != "absent")
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE retrieval_chunk")
+    assert statistics.draw(scope_of(reader)).visible is None
+    monkeypatch.setattr(statistics, "FEW_OF", 0.5)
+    assert statistics.draw(scope_of(reader)).visible == Chunk.objects.count()
 
 
-@pytest.mark.parametrize(("few", "whole"), [(100, 0), (10_000, 0), (10_000, 10_000)])
+@pytest.mark.parametrize("few", [100, 10_000])
 def test_only_what_answers_takes_places(
-    many: Collection, reader: User, monkeypatch: pytest.MonkeyPatch, few: int, whole: int
+    many: Collection, reader: User, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     monkeypatch.setattr(statistics, "FEW", few)
-    monkeypatch.setattr(keyword, "READ_WHOLE", whole)
     fill(many, 300, seed=3)
     disabled = Document.objects.order_by("created_at").last()
     assert disabled is not None
