@@ -6,8 +6,9 @@ XQuAD (en), asked of all its paragraphs. Three kinds of second questions, made f
 subject* after a question about another article; a *follow-up* to a question about the same
 paragraph, with what it is about replaced by "it"; and the last words of that one alone
 ("And ..."). Prints the share whose best passage is of the right paragraph when the second question
-is searched alone, always together with the first, and as the site does. Ends with 1 where that is
-less than 0.9.
+is searched alone, always together with the first, and as the site does. Then the share of short
+questions, as people type them, that the site takes for what they are. Ends with 1 where one of its
+shares is less than 0.9.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks._database import running_database
 from benchmarks._passages import shared_retrieval
@@ -31,6 +33,29 @@ from inference.types import ChatMessage
 AIM = 0.9
 _NO_NAMES = {"the", "and"}
 
+# A question, one with a subject of its own, and one that goes on from the first.
+SHORT = (
+    ("How do I get reimbursed for travel?", "What is in one-on-ones?", "How long does it take?"),
+    ("How many days of leave do I have?", "Where is the canteen?", "Can they be carried over?"),
+    ("Where is the canteen?", "Who approves travel?", "When does it open?"),
+    ("How do I book a meeting room?", "What is the dress code?", "For how many people?"),
+    ("What is the notice period?", "How do I reset my password?", "And during probation?"),
+    ("How do I reset my password?", "When is payday?", "What if I lost my phone?"),
+    ("Who is on the works council?", "Can I work from abroad?", "How are they elected?"),
+    ("What is our parental leave?", "Which laptop do I get?", "What about part-time employees?"),
+    ("Which laptop do I get?", "What is the VPN address?", "Can I choose another one?"),
+    ("How do I report a phishing mail?", "What does health insurance cover?", "Why?"),
+    ("What is the expense limit for hotels?", "How does on-call work?", "And for meals?"),
+    ("How does on-call work?", "What are our core hours?", "Is it paid?"),
+    ("How are salaries reviewed?", "Can I bring my dog?", "Who decides?"),
+    ("What is continuous deployment?", "Who leads IT?", "What are its advantages?"),
+    ("How do I get a parking space?", "What is a retro?", "How much does it cost?"),
+    ("Wie viele Urlaubstage habe ich?", "Wo ist die Kantine?", "Und in Teilzeit?"),
+    ("Wo ist die Kantine?", "Wer genehmigt Dienstreisen?", "Wann öffnet sie?"),
+    ("Wie beantrage ich Elternzeit?", "Welche Versicherung habe ich?", "Wie lange dauert das?"),
+    ("When is the library open?", "Who is the data protection officer?", "And on Sunday?"),
+    ("What is a sprint?", "What do I do when I am sick?", "How long is one?"),
+)
 # A first question, the second, and the paragraph that answers that.
 Pair = tuple[str, str, str]
 
@@ -80,6 +105,16 @@ def measure(kept: Path, most: int) -> dict[str, float]:
                 hits[at] += finds(query, paragraph)
         alone, together, ours[kind] = (count / len(pairs) for count in hits)
         print(f"  {kind:12} {alone:8.3f} {together:10.3f} {ours[kind]:6.3f}", flush=True)
+    is_alone: dict[bool, list[bool]] = {True: [], False: []}
+    for first, own, following in SHORT:
+        history = [ChatMessage("user", first)]
+        for second in (own, following):
+            query = asyncio.run(standalone_query(second, history, llm=llm))
+            is_alone[second == own].append(query == second)
+    ours["short, new"] = fmean(is_alone[True])
+    ours["short, follow-up"] = 1 - fmean(is_alone[False])
+    print(f"  short questions: new {ours['short, new']:.2f}", end=", ")
+    print(f"follow-ups {ours['short, follow-up']:.2f}")
     return ours
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,9 +17,17 @@ log = logging.getLogger(__name__)
 MAX_QUERY_CHARACTERS = 500
 # Without a language model: questions that may belong together, the last of them the one asked.
 _CHAIN: Final = 3
-# What two questions ask together is so near to what the first asks where the second has no subject
-# of its own ("And in Germany?"). ``benchmarks.conversations`` has the measurement.
-SAME_SUBJECT: Final = 0.89
+# A question that goes on from another one, by its first word or by what it only points to.
+_GOES_ON: Final = re.compile(
+    r"^\W*(?i:and|or|but|also|what about|how about|und|oder|aber|auch|was ist mit|et|ou|mais|y|o"
+    r"|pero|e|mas)\b"
+    r"|\b(?:its?|they|them|their|theirs|he|him|his|she|her|hers"
+    r"|ihn|ihm|ihnen|diese[mnrs]?|davon|dafür|dazu|damit|daran|dabei)\b"
+    r"|(?<![-\w])(?:this|that|these|those|one|ones|es|sie|das|dort|da)\W*$"
+)
+# What two questions ask together is so near to what the first asks where the second names no
+# subject ("For whom?"). ``benchmarks.conversations`` measures both.
+SAME_SUBJECT: Final = 0.93
 
 
 async def standalone_query(
@@ -49,5 +58,6 @@ async def _together(questions: Sequence[str]) -> str:
     subject = questions[0]
     for question in questions[1:]:
         both = f"{subject} {question}"
-        subject = both if await nearness(subject, both) >= SAME_SUBJECT else question
+        goes_on = _GOES_ON.search(question) or await nearness(subject, both) >= SAME_SUBJECT
+        subject = both if goes_on else question
     return subject
