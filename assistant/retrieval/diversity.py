@@ -8,7 +8,6 @@ Texts with different numbers are never the same: last year's price is what they 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Final
@@ -40,18 +39,16 @@ def collapse(
     kept: list[Passage] = []
     twins: list[Passage] = []
     decisions: list[Decision] = []
-    # What was kept, by the numbers in it: its place in ``kept``.
-    alike: defaultdict[tuple[str, ...], list[tuple[int, _Text]]] = defaultdict(list)
+    rivals: list[_Text] = []  # of what was kept
     compared = 0
     for passage in found[:_COMPARED]:
         if len(kept) >= wanted:
             break
         compared += 1
         text = _Text(passage.text)
-        rivals = alike[tuple(_NUMBER.findall(passage.text))]
-        same = next((at for at, rival in _likely(text, rivals) if rival.is_near(text)), None)
+        same = next((at for at in _likely(text, rivals) if rivals[at].is_near(text)), None)
         if same is None:
-            rivals.append((len(kept), text))
+            rivals.append(text)
             kept.append(passage)
             continue
         twin = kept[same]
@@ -82,6 +79,10 @@ class _Text:
         return set(sorted(set(map(hash, words)))[:_SKETCH])
 
     @cached_property
+    def numbers(self) -> list[str]:
+        return _NUMBER.findall(self._text)
+
+    @cached_property
     def shingles(self) -> set[object]:
         words = _WORD.findall(self._text.casefold())
         if words and sum(map(len, words)) <= _LONGEST_MEAN_WORD * len(words):
@@ -97,11 +98,12 @@ class _Text:
         return len(first & second) >= _SAME * len(first | second)
 
 
-def _likely(text: _Text, rivals: Sequence[tuple[int, _Text]]) -> list[tuple[int, _Text]]:
-    """Those whose sketch agrees with that of ``text`` in half of it, most first."""
-    if not rivals:
-        return []
-    shared = ((len(text.sketch & rival.sketch), at, rival) for at, rival in rivals)
+def _likely(text: _Text, rivals: Sequence[_Text]) -> list[int]:
+    """Which have the numbers of ``text`` and half of its sketch, most of it first."""
     half = len(text.sketch) / 2
-    best = sorted(((-count, at, rival) for count, at, rival in shared if count >= half))
-    return [(at, rival) for _, at, rival in best[:_LIKELY]]
+    best = sorted(
+        (-shared, at)
+        for at, rival in enumerate(rivals)
+        if (shared := len(text.sketch & rival.sketch)) >= half and rival.numbers == text.numbers
+    )
+    return [at for _, at in best[:_LIKELY]]

@@ -15,6 +15,14 @@ RULE = (
     " the receipt is handed in within thirty days together with the form of the finance team."
 )
 
+# So long that one other word leaves it the same text.
+LONG_RULE = RULE + (
+    " Whoever needs a seat by the window asks the office that books it, which answers on the same"
+    " day. A hotel is paid by the company when the meeting ends after eight in the evening, or when"
+    " the way home takes more than three hours, and breakfast is part of it. Taxis are for those"
+    " who carry heavy things or travel at night."
+)
+
 
 @pytest.fixture
 def reader(fake_embedder: FakeEmbedder) -> User:
@@ -41,8 +49,8 @@ def test_a_near_twin_comes_last_and_is_named(reader: User) -> None:
 
 def test_texts_that_differ_by_a_number_are_both_shown(reader: User) -> None:
     collection = make_collection(readers=[reader])
-    make_document(collection, title="Old", text=RULE.replace("thirty", "30"))
-    make_document(collection, title="New", text=RULE.replace("thirty", "14"))
+    make_document(collection, title="Old", text=LONG_RULE.replace("thirty", "30"))
+    make_document(collection, title="New", text=LONG_RULE.replace("thirty", "14"))
     prompt = search("travel by train second class", user=reader, budget=1000).passages
     assert {p.title for p in prompt} == {"Old", "New"}
 
@@ -70,3 +78,14 @@ def test_room_that_is_left_completes_the_section(reader: User) -> None:
     assert "It ends in May" in wide.passages[0].text
     assert wide.trace is not None
     assert any(d.happening == "joined" for d in wide.trace.decisions)
+
+
+def test_the_twin_among_texts_that_differ_by_a_number_is_found(reader: User) -> None:
+    collection = make_collection(readers=[reader])
+    for days in (10, 14, 21, 28, 45):
+        text = LONG_RULE.replace("thirty", str(days))
+        make_document(collection, title=f"{days} days", text=text)
+    make_document(collection, title="A copy of it", text=LONG_RULE.replace("thirty", "45"))
+    found = search("travel by train", user=reader, mode="keyword", budget=2000)
+    titles = [passage.title for passage in found.passages]
+    assert sorted(titles) == ["10 days", "14 days", "21 days", "28 days", "45 days"]
