@@ -105,14 +105,13 @@ def measure(kept: Path, most: int) -> dict[str, float]:
                 hits[at] += finds(query, paragraph)
         alone, together, ours[kind] = (count / len(pairs) for count in hits)
         print(f"  {kind:12} {alone:8.3f} {together:10.3f} {ours[kind]:6.3f}", flush=True)
-    is_alone: dict[bool, list[bool]] = {True: [], False: []}
-    for first, own, following in SHORT:
+    news, follow_ups = [], []
+    for first, new, follow_up in SHORT:
         history = [ChatMessage("user", first)]
-        for second in (own, following):
-            query = asyncio.run(standalone_query(second, history, llm=llm))
-            is_alone[second == own].append(query == second)
-    ours["short, new"] = fmean(is_alone[True])
-    ours["short, follow-up"] = 1 - fmean(is_alone[False])
+        news.append(asyncio.run(standalone_query(new, history, llm=llm)) == new)
+        query = asyncio.run(standalone_query(follow_up, history, llm=llm))
+        follow_ups.append(query != follow_up)
+    ours["short, new"], ours["short, follow-up"] = fmean(news), fmean(follow_ups)
     print(f"  short questions: new {ours['short, new']:.2f}", end=", ")
     print(f"follow-ups {ours['short, follow-up']:.2f}")
     return ours

@@ -78,13 +78,14 @@ class _Weighed:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """``wanted`` is the tsquery that the candidates match, None for all; ``within`` is the reader's
-    condition, and ``is_current`` whether that leaves only what answers."""
+    """``wanted`` is the tsquery that the candidates match; ``within`` is the reader's condition.
+
+    Without ``wanted`` all are taken, and ``within`` leaves only what answers.
+    """
 
     terms: list[_Weighed]
     wanted: str | None
     within: str
-    is_current: bool = False
 
 
 def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None = None) -> Matches:
@@ -101,7 +102,7 @@ def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None 
     if sample.frequencies is None:
         # By no index of words: for common ones it would be walked through for the whole site.
         within = f"{scope.seeking('c.collection_id')} AND {scope.current}"
-        plan = _Plan(_weighed(question.terms), wanted=None, within=within, is_current=True)
+        plan = _Plan(_weighed(question.terms), wanted=None, within=within)
     else:
         holds = sample.frequencies.counts([term.codes for term in question.terms]) > 0
         within = scope.filtering("c.collection_id")
@@ -197,7 +198,7 @@ def _scored(
     covered = held @ idf
     order = np.lexsort((ids, -scores))
     order = order[scores[order] > 0]
-    if plan.is_current or scope.documents:
+    if plan.wanted is None or scope.documents:
         order = order[:limit]
     else:
         order = _current(order, ids, scope=scope, limit=limit)

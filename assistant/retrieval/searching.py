@@ -125,7 +125,7 @@ def search(
     while True:
         asked = Embedded()
         if mode != "keyword":
-            asked = _asked(wanted, spaces.last_seen() or spaces.active())
+            asked = _asked(wanted, spaces.last_seen())
         wanted.clock.lap("embed")
         try:
             found = _found(wanted, asked)
@@ -203,7 +203,7 @@ def _asked(wanted: _Wanted, space: EmbeddingSpace | None) -> Embedded:
 
 async def _aasked(wanted: _Wanted, line: together.Line) -> Embedded:
     """For the space that was searched last: the search itself says when that is another one."""
-    space = spaces.last_seen() or await in_database(spaces.active)()
+    space = await spaces.alast_seen()
     while space is not None:
         embedder = spaces.embedder_of(space)
         try:

@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 
-from assistant.database import in_database
 from assistant.per_loop import PerLoop
 from assistant.retrieval import spaces
 from inference.types import Embedder, Vectors
@@ -50,7 +49,7 @@ async def nearness(first: str, second: str) -> float:
 
     0 before the first document. Raises EngineError.
     """
-    space = spaces.last_seen() or await in_database(spaces.active)()
+    space = await spaces.alast_seen()
     if space is None:
         return 0.0
     embedder = spaces.embedder_of(space)

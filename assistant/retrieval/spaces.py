@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from assistant import engines
-from assistant.database import server_cursor
+from assistant.database import in_database, server_cursor
 from assistant.retrieval.models import Embedding, EmbeddingSpace
 from inference.embedding_models import EmbeddingModel, UnknownModelError, resolve_model
 from inference.types import Embedder, EmbeddingSpec, TokenCounter
@@ -40,8 +40,16 @@ def active() -> EmbeddingSpace | None:
 
 
 def last_seen() -> EmbeddingSpace | None:
-    """What ``active`` last said in this process, for who asks it again before using it."""
-    return _last_seen
+    """What ``active`` last said in this process, asked of the database where it said nothing yet.
+
+    For who asks again before using it.
+    """
+    return _last_seen or active()
+
+
+async def alast_seen() -> EmbeddingSpace | None:
+    """``last_seen`` for async callers: no thread where it was seen."""
+    return _last_seen or await in_database(active)()
 
 
 def forget() -> None:
