@@ -34,9 +34,10 @@ from assistant.retrieval.fusion import Arms, merge
 from assistant.retrieval.models import Chunk, EmbeddingSpace
 from assistant.retrieval.passages import Passage
 from assistant.retrieval.row_security import reading_as
-from assistant.retrieval.scope import scope_of
+from assistant.retrieval.scope import Scope, scope_of
 from assistant.retrieval.splitting import parts_of
 from assistant.retrieval.tracing import Clock, FusionTrace, Trace, TracedChunk
+from assistant.retrieval.vector import Ranked
 from inference.types import EngineError, Reranker
 
 # Candidates that a reranker looks at.
@@ -45,6 +46,8 @@ RERANK_DEPTH = 40
 SPARE = 20
 # Of those, so many are compared with others for what a budget or a document's share leaves out.
 MARGIN = 5
+# Of those, so many texts are loaded at first where nothing but twins can leave a place empty.
+AT_FIRST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +88,14 @@ class _Wanted:
 
 @dataclass(slots=True)
 class _Retrieved:
-    """``found`` are the best candidates, each with the score of the fusion; ``evidence`` is that of
-    each query."""
+    """``found`` are the best candidates, each with the score of the fusion; ``later`` come after
+    them and are not loaded yet. ``evidence`` is that of each query."""
 
     clock: Clock
     trace: Trace
+    scope: Scope
     found: list[Passage]
+    later: list[Ranked]
     neighbours: list[Passage]
     evidence: list[Evidence]
     calibrated: Calibrated
@@ -239,7 +244,9 @@ def _retrieved(wanted: _Wanted, asked: Embedded, *, is_alone: bool) -> _Retrieve
     trace = Trace(wanted.queries[0], in_detail=wanted.explain, queries=wanted.queries)
     trace.language = detect_language(wanted.queries[0])
     reranker = wanted.reranker
-    wanted_chunks = max(wanted.limit + SPARE, RERANK_DEPTH if reranker else 0)
+    most = at_first = max(wanted.limit + SPARE, RERANK_DEPTH if reranker else 0)
+    if reranker is None and wanted.budget is None and not wanted.explain:
+        at_first = wanted.limit + AT_FIRST
     # One moment for both arms and the texts: a version that is switched in between would else be
     # found by neither.
     with snapshot() as is_own:
@@ -271,7 +278,7 @@ def _retrieved(wanted: _Wanted, asked: Embedded, *, is_alone: bool) -> _Retrieve
         clock.lap("fuse")
         # Every text is read under row-level security, whatever the scope says.
         with reading_as(wanted.user, to_the_end=is_own):
-            passages_found = passages.load(ranking[:wanted_chunks], scope=scope)
+            passages_found = passages.load(ranking[:at_first], scope=scope)
             neighbours = []
             if wanted.budget is not None:
                 neighbours = passages.load_neighbours(passages_found, scope=scope)
@@ -279,7 +286,14 @@ def _retrieved(wanted: _Wanted, asked: Embedded, *, is_alone: bool) -> _Retrieve
             if wanted.explain:
                 trace.describe(scope=scope)
     return _Retrieved(
-        clock, trace, passages_found, neighbours, [each.as_evidence() for each in fused], calibrated
+        clock,
+        trace,
+        scope,
+        passages_found,
+        ranking[at_first:most],
+        neighbours,
+        [each.as_evidence() for each in fused],
+        calibrated,
     )
 
 
@@ -340,9 +354,12 @@ def _reordered(retrieved: _Retrieved, reranker: Reranker, reranked: reranking.Re
 def _finished(wanted: _Wanted, retrieved: _Retrieved) -> SearchResult:
     """Chances instead of scores, twins last or gone, at most ``limit``, within the budget."""
     clock, trace, calibrated = retrieved.clock, retrieved.trace, retrieved.calibrated
-    trace.chances = _falling_chances(wanted, retrieved)
     places = wanted.limit if wanted.budget is None else wanted.limit + MARGIN
     found, twins, trace.decisions = diversity.collapse(retrieved.found, wanted=places)
+    if len(found) < places and retrieved.later:
+        _load_later(wanted, retrieved)
+        found, twins, trace.decisions = diversity.collapse(retrieved.found, wanted=places)
+    trace.chances = _falling_chances(wanted, retrieved)
     clock.lap("diversity")
     relevance = _relevance(wanted, retrieved) if found else 0.0
     if wanted.budget is None:
@@ -370,6 +387,14 @@ def _finished(wanted: _Wanted, retrieved: _Retrieved) -> SearchResult:
         calibrated.threshold,
         trace if wanted.explain else None,
     )
+
+
+def _load_later(wanted: _Wanted, retrieved: _Retrieved) -> None:
+    """Add the texts of the candidates that were left for later, as far as they may be seen now."""
+    with snapshot() as is_own, reading_as(wanted.user, to_the_end=is_own):
+        retrieved.found += passages.load(retrieved.later, scope=retrieved.scope)
+    release_connection()
+    retrieved.later = []
 
 
 def _relevance(wanted: _Wanted, retrieved: _Retrieved) -> float:

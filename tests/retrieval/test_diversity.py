@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from assistant.documents.models import Document
-from assistant.retrieval import search
+from assistant.permissions.models import Grant
+from assistant.retrieval import diversity, search
+from assistant.retrieval.passages import Passage
+from assistant.retrieval.searching import AT_FIRST
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder
 from tests.factories import make_collection, make_document, make_user
@@ -89,3 +95,37 @@ def test_the_twin_among_texts_that_differ_by_a_number_is_found(reader: User) -> 
     found = search("travel by train", user=reader, mode="keyword", budget=2000)
     titles = [passage.title for passage in found.passages]
     assert sorted(titles) == ["10 days", "14 days", "21 days", "28 days", "45 days"]
+
+
+def test_behind_many_twins_stands_what_is_different(reader: User) -> None:
+    collection = make_collection(readers=[reader])
+    for number in range(AT_FIRST + 5):
+        make_document(collection, title=f"Copy {number}", text=RULE)
+    make_document(collection, title="Trains", text="Buses go where there is no train.")
+    make_document(collection, title="Planes", text="To travel far there are planes.")
+    found = search("travel by train", user=reader, mode="keyword", limit=3)
+    titles = [passage.title for passage in found.passages]
+    assert titles[0].startswith("Copy")
+    assert set(titles[1:]) == {"Trains", "Planes"}
+
+
+def test_what_was_hidden_before_the_rest_was_loaded_is_left_out(
+    reader: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection, other = make_collection(readers=[reader]), make_collection(readers=[reader])
+    for number in range(AT_FIRST + 5):
+        make_document(collection, title=f"Copy {number}", text=RULE)
+    make_document(other, title="Trains", text="Buses go where there is no train.")
+    collapse, seen = diversity.collapse, []
+
+    def withdraw(found: Sequence[Passage], *, wanted: int) -> Any:
+        seen.append(len(found))
+        Grant.objects.filter(collection=other).delete()
+        return collapse(found, wanted=wanted)
+
+    monkeypatch.setattr(diversity, "collapse", withdraw)
+    found = search("travel by train", user=reader, mode="keyword", limit=3)
+    titles = {passage.title for passage in found.passages}
+    assert seen == [3 + AT_FIRST, AT_FIRST + 5]  # "Trains" is the one that is not there any more
+    assert "Trains" not in titles
+    assert len(found.passages) == 3
