@@ -124,6 +124,8 @@ def test_of_a_large_site_more_are_few(
     assert statistics.draw(scope_of(reader)).visible is None
     monkeypatch.setattr(statistics, "FEW_OF", 0.5)
     assert statistics.draw(scope_of(reader)).visible == Chunk.objects.count()
+    monkeypatch.setattr(statistics, "MOST_FEW", 100)
+    assert statistics.draw(scope_of(reader)).visible is None
 
 
 @pytest.mark.parametrize("few", [100, 10_000])
