@@ -25,13 +25,28 @@ MARKUP: Final = Counter("llm_markup_stripped_total", "Leaked harmony markers tak
 EMPTY: Final = Counter(
     "llm_empty_answers_total", "Answers whose whole budget went into reasoning, before any retry"
 )
+# Several processes look at the same servers: the one that looked last knows most.
 UP: Final = Gauge(
     "llm_server_up",
     "1 when requests are given to the server, 0 while its circuit is open",
     ["server"],
+    multiprocess_mode="mostrecent",
 )
-RUNNING: Final = Gauge("llm_server_running", "Requests the server works on, as it says", ["server"])
+RUNNING: Final = Gauge(
+    "llm_server_running",
+    "Requests the server works on, as it says",
+    ["server"],
+    multiprocess_mode="mostrecent",
+)
 WAITING: Final = Gauge(
-    "llm_server_waiting", "Requests waiting in the server, as it says", ["server"]
+    "llm_server_waiting",
+    "Requests waiting in the server, as it says",
+    ["server"],
+    multiprocess_mode="mostrecent",
 )
-KV_USAGE: Final = Gauge("llm_server_kv_usage", "Share of its KV cache in use, 0 to 1", ["server"])
+KV_USAGE: Final = Gauge(
+    "llm_server_kv_usage",
+    "Share of its KV cache in use, 0 to 1",
+    ["server"],
+    multiprocess_mode="mostrecent",
+)

@@ -45,8 +45,17 @@ _PREFIX: Final = "{llm}:"
 _SCRIPTS: Final = Path(__file__).with_name("queueing.lua").read_text(encoding="utf-8")
 _WITHOUT_REDIS_SECONDS: Final = 2.0
 
-WAITING: Final = Gauge("llm_line_waiting", "Answers that wait for their turn, in all processes")
-RUNNING: Final = Gauge("llm_line_running", "Answers that are being written, in all processes")
+# Of what all processes share, the one that looked last knows most.
+WAITING: Final = Gauge(
+    "llm_line_waiting",
+    "Answers that wait for their turn, in all processes",
+    multiprocess_mode="mostrecent",
+)
+RUNNING: Final = Gauge(
+    "llm_line_running",
+    "Answers that are being written, in all processes",
+    multiprocess_mode="mostrecent",
+)
 REFUSED: Final = Counter("llm_line_refused_total", "Answers refused before they began", ["reason"])
 WAITED: Final = Histogram(
     "llm_line_wait_seconds",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.http import HttpResponse
 from django.test import AsyncClient, Client
+from prometheus_client import REGISTRY, Gauge
 from pytest_django import Settings
 
 from assistant.web.views import health
@@ -64,6 +65,19 @@ async def test_a_missing_part_is_named_without_a_reason(
     assert status == (200 if part == "llm" else 503)
     assert body["checks"][part] == "unavailable"
     assert set(body["checks"].values()) <= {"ok", "unavailable"}
+
+
+def test_every_gauge_is_one_number_for_all_web_processes() -> None:
+    """Each tells of what they share, so that the process which looked last is right."""
+    gauges = {
+        names[0]: collector._multiprocess_mode
+        for collector, names in REGISTRY._collector_to_names.items()
+        if isinstance(collector, Gauge)
+    }
+    assert {"llm_line_waiting", "llm_server_up"} <= set(gauges)
+    # Without PROMETHEUS_EXPORT_MIGRATIONS, which the settings leave off, these are never set.
+    unset = {f"django_migrations_{state}_total" for state in ("applied", "unapplied")}
+    assert {mode for name, mode in gauges.items() if name not in unset} == {"mostrecent"}
 
 
 def test_metrics_are_for_superusers_and_the_token(
