@@ -288,6 +288,20 @@ def test_a_program_that_runs_but_does_not_work_is_started_again(
         group.release()
 
 
+def test_the_reason_of_a_fall_is_told_though_the_server_went_on_talking(tmp_path: Path) -> None:
+    script = "import sys; print('this is why'); print('INFO:     Waiting\\n' * 12); sys.exit(1)"
+    argv = (sys.executable, "-c", script)
+    group = Group(leftovers.Ledger(tmp_path))
+    group.catch_signals()
+    try:
+        with pytest.raises(StartError, match=r"web failed\.\n  web \| this is why\n  Log:"):
+            group.run_to_end(
+                Program("web", argv, dict(os.environ), tmp_path, tmp_path / "log"), seconds=60
+            )
+    finally:
+        group.release()
+
+
 def test_a_log_is_cut_and_one_older_kept(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_text("x" * 100)

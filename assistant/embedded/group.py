@@ -193,5 +193,7 @@ class Group:
 
 
 def _end_of_log(program: Program) -> str:
-    lines = [f"  {program.name} | {line[:240]}" for line in last_lines(program.log, 8)]
+    # uvicorn tells of the end of each of its processes after the reason for it.
+    found = [line for line in last_lines(program.log, 24) if not line.startswith("INFO:")]
+    lines = [f"  {program.name} | {line[:240]}" for line in found[-8:]]
     return "\n".join([*lines, f"  Log: {program.log}"])
