@@ -107,14 +107,17 @@ def peak_memory(process: int) -> dict[str, int]:
     Those of one name are counted by the largest.
     """
     peaks: dict[str, int] = {}
-    for child in _descendants(process):
+    names: dict[int, str] = {}
+    for child, parent in _descendants(process):
         try:
             status = Path(f"/proc/{child}/status").read_text(encoding="utf-8")
             command = Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8")
         except OSError:  # it has ended
             continue
         if match := re.search(r"VmHWM:\s+(\d+) kB", status):
-            name = _name_of(command)
+            # Those that uvicorn starts are called by how Python starts them.
+            is_spawned = "multiprocessing" in command and parent in names
+            name = names[child] = names[parent] if is_spawned else _name_of(command)
             peaks[name] = max(peaks.get(name, 0), int(match[1]) // 1024)
     return dict(sorted(peaks.items()))
 
@@ -122,7 +125,7 @@ def peak_memory(process: int) -> dict[str, int]:
 def cpu_seconds(process: int) -> float:
     """What ``process``, all below it and their ended children have used so far; Linux only."""
     ticks = 0
-    for each in (process, *_descendants(process)):
+    for each in (process, *(child for child, _ in _descendants(process))):
         try:
             fields = Path(f"/proc/{each}/stat").read_text(encoding="utf-8").rpartition(")")[2]
         except OSError:  # it has ended, and its parent counts it
@@ -131,14 +134,15 @@ def cpu_seconds(process: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _descendants(process: int) -> Iterator[int]:
+def _descendants(process: int) -> Iterator[tuple[int, int]]:
+    """Process ids, each with its parent's, which comes before it."""
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         try:
             children = path.read_text(encoding="utf-8").split()
         except OSError:
             continue
         for child in children:
-            yield int(child)
+            yield int(child), process
             yield from _descendants(int(child))
 
 

@@ -8,7 +8,7 @@ time, again and again for ``--seconds``, in turns
 - over REST, each on a connection of its own,
 - by ``asearch()`` in this process, as a chat of the site does: what of the loss is not REST,
 - bare: the same questions embedded by the same server in batches of 32, and the statements of both
-  arms, as the site sends them, over as many connections as the site's pool has.
+  arms, as the site sends them, over as many connections as the pool of one web process has.
 
 Prints searches per second of all and the ratio of the first (aim: 0.8), the stages that the site
 reports, and how many database connections were open, and idle inside a transaction, while searches
@@ -102,7 +102,7 @@ def main() -> None:
         middle = statistics.median(ours[-1].stages[stage])
         print(f"  {stage:>10} p50 {middle:7.1f} ms")
     print(
-        f"connections: at most {watched.most} of {POOL}; longest idle inside a transaction"
+        f"connections: at most {watched.most}, {POOL} a process; longest idle inside a transaction"
         f" {watched.longest_idle * 1000:.0f} ms, {watched.looks} looks"
     )
     held = watched.longest_idle > 0.5 * statistics.median(ours[-1].stages["embed"]) / 1000
@@ -248,7 +248,7 @@ def bare_searches(site: Site, statements: list[bytes], seconds: float) -> Ran:
 
 @contextmanager
 def watching(site: Site, watched: Watched) -> Iterator[None]:
-    """The web process's connections, every 20 ms."""
+    """The connections of the web processes, every 20 ms."""
     stop = threading.Event()
 
     def look() -> None:

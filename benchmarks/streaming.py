@@ -2,9 +2,10 @@
 
     python -m benchmarks.streaming [--crowds 500x20 100x100] [--quick] [--at-once]
 
-A site with 60 Markdown pages answers from a scripted model server that sends its tokens at a fixed
-pace, each with the moment it was sent. Measured are the three ways to an answer, each against
-reading the same tokens from the model server directly, with the same readers in the same run:
+A site with 60 Markdown pages and one web process answers from a scripted model server that sends
+its tokens at a fixed pace, each with the moment it was sent. Measured are the three ways to an
+answer, each against reading the same tokens from the model server directly, with the same readers
+in the same run:
 
 - ``one-shot``: ``POST /api/v1/answers/`` with ``stream``,
 - ``openai``: ``POST /v1/chat/completions`` with ``stream``,
@@ -121,7 +122,9 @@ def main() -> None:
     # While all are asked, the first ones wait.
     limits |= {"LLM_FIRST_TOKEN_TIMEOUT_SECONDS": "600", "ANSWER_DEADLINE_SECONDS": "900"}
     try:
-        with running_site(LLM_BASE_URL=url, LLM_MODEL="scripted", **limits) as site:
+        with running_site(
+            WEB_CONCURRENCY="1", LLM_BASE_URL=url, LLM_MODEL="scripted", **limits
+        ) as site:
             collection = upload(site, [*documents(59), ANSWERING])
             wait(site, collection, 60)
             bench = Bench(site, url, spread=0.0 if options.at_once else 1.0)

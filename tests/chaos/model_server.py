@@ -110,7 +110,7 @@ async def live(api: httpx.AsyncClient, count: int) -> tuple[list[Reader], list[a
 
 
 def open_things(site: Site, server: Upstream) -> tuple[int, int]:
-    """Threads of the web process, and its connections to the model server."""
+    """Threads of the one web process, and its connections to the model server."""
     web = site.child("uvicorn")
     assert web is not None
     ports = [c.raddr.port for c in web.net_connections() if c.raddr and c.status == "ESTABLISHED"]
@@ -272,9 +272,7 @@ def asked_alone(port: int, token: str, until: float) -> list[float]:
 
 
 async def saturated(site: Site, capacity: int, seconds: float, report: Report) -> None:
-    web = site.child("uvicorn")
-    assert web is not None
-    before = web.memory_info().rss
+    before = site.web_use().mebibytes
     crowd = Crowd()
     tokens = site_tokens(site, PEOPLE + 1)
     until = time.monotonic() + RAMP_SECONDS + seconds
@@ -290,7 +288,7 @@ async def saturated(site: Site, capacity: int, seconds: float, report: Report) -
         reader = await finished(api, stop_after=1)
         report.figures["C-13 an answer after the storm"] = time.monotonic() - began
         report.check(reader.last == "done", f"C-13 after the storm: {reader.data}")
-    grown = (web.memory_info().rss - before) / 2**20
+    grown = site.web_use().mebibytes - before
     report.figures |= {
         "C-13 visitors, capacity, line": f"{10 * capacity}, {capacity}, {WAITING}",
         "C-13 statuses": dict(crowd.statuses),
@@ -303,7 +301,7 @@ async def saturated(site: Site, capacity: int, seconds: float, report: Report) -
         "C-13 seen by the visitors' one process, p95": quantile(crowd.refusals, 0.95),
         "C-13 first word, p50": quantile(crowd.first_words, 0.5),
         "C-13 first word, p95": quantile(crowd.first_words, 0.95),
-        "C-13 web process grew by": f"{grown:.0f} MiB",
+        "C-13 web processes grew by": f"{grown:.0f} MiB",
     }
     report.check(set(crowd.statuses) <= {200, 429, 503}, f"C-13 statuses {crowd.statuses}")
     report.check(not crowd.strange, f"C-13 {Counter(crowd.strange).most_common(3)}")
@@ -354,6 +352,7 @@ def run(*, count: int, capacity: int, seconds: float, only: str) -> Report:
         with (
             upstream(capacity=64, tokens=3000, rate=20) as slow,
             running_site(
+                WEB_CONCURRENCY="1",
                 LLM_BASE_URL=slow.base_url,
                 LLM_FIRST_TOKEN_TIMEOUT_SECONDS=str(FIRST_TOKEN_SECONDS),
                 LLM_INTER_TOKEN_TIMEOUT_SECONDS=str(INTER_TOKEN_SECONDS),

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -28,6 +28,15 @@ from tests.up_process import ROOT, Up
 LIMITS = {"PARSE_TIMEOUT_SECONDS": "10", "PARSE_MEMORY_MB": "1024"}
 # What a client of the site does about an answer that says "later".
 _LATER = {429, 500, 502, 503, 504, 507}
+
+
+class WebUse(NamedTuple):
+    """Of all web processes together."""
+
+    processes: int
+    threads: int
+    files: int
+    mebibytes: float
 
 
 @dataclass
@@ -62,6 +71,18 @@ class Site:
             except psutil.Error:
                 continue
         return None
+
+    def web_use(self) -> WebUse:
+        """What the processes that serve hold now, without the one that looks after several."""
+        first = self.child("uvicorn")
+        assert first is not None
+        webs = [p for p in first.children() if "spawn_main" in " ".join(p.cmdline())] or [first]
+        return WebUse(
+            len(webs),
+            sum(web.num_threads() for web in webs),
+            sum(web.num_fds() for web in webs),
+            sum(web.memory_info().rss for web in webs) / 2**20,
+        )
 
     def worker(self, name: str) -> psutil.Process | None:
         return self.child("worker", f"{name}@%h")
