@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -167,6 +168,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
                 return
             running.attach(asyncio.get_running_loop())
             _drain_at_once()
+            _end_with_parent()
             _settle()
             threading.Thread(target=_warm_up, daemon=True).start()
             await send({"type": "lifespan.startup.complete"})
@@ -213,6 +215,20 @@ def _drain_at_once() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, chained(signal.getsignal(number)))
+
+
+def _end_with_parent() -> None:
+    """Of several web processes none outlives the one that started them: it would hold the port."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(parent.sentinel)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.add_reader(parent.sentinel, end)
 
 
 def _refusal() -> str:
