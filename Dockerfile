@@ -41,4 +41,5 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
-CMD ["python", "-m", "uvicorn", "assistant.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "10", "--no-server-header", "--no-access-log"]
+# One process: what several count is added up in a directory that docker-compose.yml gives them.
+CMD ["python", "-m", "uvicorn", "assistant.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--workers", "1", "--timeout-worker-healthcheck", "15", "--timeout-graceful-shutdown", "10", "--no-server-header", "--no-access-log"]

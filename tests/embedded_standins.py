@@ -51,7 +51,7 @@ def _idle(python: str, **_: Any) -> list[str]:
     return [python, "-c", _IDLE]
 
 
-def _web(python: str, *, host: str, port: int) -> list[str]:
+def _web(python: str, *, host: str, port: int, processes: int) -> list[str]:
     return [python, "-c", _WEB, host, str(port)]
 
 

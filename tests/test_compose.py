@@ -12,7 +12,7 @@ import pytest
 import yaml
 from django.conf import settings
 
-from assistant.embedded import commands
+from assistant.embedded import commands, metrics
 from assistant.embedded.config import OFFLINE
 from assistant.embedded.memory import database_settings
 from assistant.embedded.postgres import ALLOCATOR, DATABASE, EXTENSIONS, MAJOR
@@ -53,7 +53,7 @@ def services() -> dict[str, Any]:
 def test_every_command_is_the_one_that_up_runs(services: dict[str, Any]) -> None:
     assert {name: services[name]["command"] for name in (*sorted(APP), "embeddings")} == {
         "prepare": commands.prepare("python"),
-        "web": commands.web("python", host="0.0.0.0", port=8000),
+        "web": commands.web("python", host="0.0.0.0", port=8000, processes=2),
         "worker-parse": commands.parse_worker("python", concurrency=5),
         "worker-embed": commands.embed_worker("python"),
         "beat": commands.beat("python", schedule=Path("/tmp/beat-schedule")),
@@ -119,13 +119,13 @@ def test_every_dependency_is_waited_for(services: dict[str, Any]) -> None:
 
 def test_every_variable_is_one_the_settings_read(services: dict[str, Any]) -> None:
     source = (ROOT / "assistant" / "settings.py").read_text(encoding="utf-8")
-    # Read by uvicorn itself, not by the settings.
-    others = {"FORWARDED_ALLOW_IPS"}
+    # Read by uvicorn and prometheus_client themselves, not by the settings.
+    others = {"FORWARDED_ALLOW_IPS", metrics.VARIABLE}
     for name in services["web"]["environment"]:
         assert f'"{name}"' in source or name in others, name
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     named = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
-    only_here = {"POSTGRES_PASSWORD", "VALKEY_PASSWORD"}
+    only_here = {"POSTGRES_PASSWORD", "VALKEY_PASSWORD", "WEB_CONCURRENCY"}
     for name in named - only_here:
         assert f'"{name}"' in source, name
 
@@ -139,6 +139,32 @@ def test_nothing_starts_without_its_secrets(missing: str) -> None:
 
 def test_the_health_check_is_an_allowed_host(services: dict[str, Any]) -> None:
     assert "127.0.0.1" in services["web"]["environment"]["ALLOWED_HOSTS"].split(",")
+
+
+def test_there_are_as_many_web_processes_and_connections_as_one_asks_for() -> None:
+    many = _compose({**SECRETS, "WEB_CONCURRENCY": "6", "POSTGRES_MAX_CONNECTIONS": "160"})
+    assert _option(many["services"]["web"]["command"], "--workers") == "6"
+    assert "max_connections=160" in many["services"]["postgres"]["command"]
+
+
+def test_the_web_processes_count_in_memory_and_only_they(services: dict[str, Any]) -> None:
+    folder = services["web"]["environment"][metrics.VARIABLE]
+    options = [mount for mount in services["web"]["tmpfs"] if mount.startswith(f"{folder}:")]
+    assert len(options) == 1
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    user = re.search(r"^USER (\d+):(\d+)$", dockerfile, re.MULTILINE)
+    assert user is not None
+    assert options[0].endswith(f"mode=0700,uid={user[1]},gid={user[2]}")
+    # What all parts of the application have, the web process has too.
+    assert set(services["beat"]["tmpfs"]) <= set(services["web"]["tmpfs"])
+    others = set(services) - {"web"}
+    assert not any(metrics.VARIABLE in services[name].get("environment", {}) for name in others)
+    assert metrics.VARIABLE not in dockerfile
+
+
+def test_the_web_processes_get_their_time_to_stop(services: dict[str, Any]) -> None:
+    given = int(services["web"]["stop_grace_period"].removesuffix("s"))
+    assert given >= commands.WEB_SILENT_SECONDS + commands.WEB_GRACE_SECONDS + 5
 
 
 def test_the_upload_limit_is_the_same_everywhere(services: dict[str, Any]) -> None:
@@ -221,7 +247,7 @@ def test_the_image_runs_the_web_process_as_nobody_special() -> None:
     assert "\nUSER 10001:10001\n" in last
     command = re.search(r"^CMD (\[.*\])$", last, re.MULTILINE)
     assert command is not None
-    assert json.loads(command[1]) == commands.web("python", host="0.0.0.0", port=8000)
+    assert json.loads(command[1]) == commands.web("python", host="0.0.0.0", port=8000, processes=1)
     check = re.search(r"HEALTHCHECK [^\n]*\\\n\s+CMD (\[.*\])", last)
     assert check is not None
     assert json.loads(check[1]) == _compose(SECRETS)["services"]["web"]["healthcheck"]["test"][1:]

@@ -14,7 +14,7 @@ README = ROOT / "README.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 # Read before Django starts, by `manage.py up`.
-EMBEDDED_VARIABLES = {"HOST"}
+EMBEDDED_VARIABLES = {"HOST", "WEB_CONCURRENCY"}
 
 
 def settings_variables() -> set[str]:

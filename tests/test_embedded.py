@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,13 +18,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from assistant.embedded import leftovers, memory, preparation
-from assistant.embedded.config import read_config
+from assistant.embedded import leftovers, memory, metrics, preparation
+from assistant.embedded.config import BASE_DIR, DEFAULT_POOL_SIZE, read_config
 from assistant.embedded.console import LogFollower
 from assistant.embedded.errors import StartError
 from assistant.embedded.group import Group
 from assistant.embedded.ports import free_port, is_free, next_free_port
 from assistant.embedded.processes import Program, keep_log_small, spawn
+from assistant.embedded.programs import Programs
 from assistant.embedded.secretfiles import read_or_make, write_private
 from assistant.embedded.up import choose_web_port, web_url
 from assistant.env import load_env, parse_env
@@ -117,6 +119,55 @@ def test_a_port_that_is_none_is_refused(
     monkeypatch.setenv("PORT", port)
     with pytest.raises(StartError):
         read_config([], base_dir=tmp_path)
+
+
+def test_there_are_as_many_web_processes_as_cores_and_at_most_four(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    for available, wanted in ((1, 1), (3, 3), (64, 4)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=available: set(range(n)))
+        assert read_config([], base_dir=tmp_path).web_processes == wanted
+    monkeypatch.setenv("WEB_CONCURRENCY", "16")
+    assert read_config([], base_dir=tmp_path).web_processes == 16
+
+
+@pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "DATABASE_POOL_SIZE"])
+@pytest.mark.parametrize("value", ["auto", "-1", "2.5", "1001"])
+def test_a_number_that_is_none_is_refused_in_words(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartError, match=rf"^{name} must be a number from . to \d+, not '{value}'"):
+        read_config([], base_dir=tmp_path)
+
+
+def test_no_web_process_at_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "0")
+    with pytest.raises(StartError, match="WEB_CONCURRENCY must be a number from 1 to 64"):
+        read_config([], base_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("processes", "pool", "connections"),
+    [("4", "20", 120), ("2", "20", 80), ("8", "20", 200), ("4", "50", 240), ("8", "0", 200)],
+)
+def test_the_database_takes_the_connections_of_all_processes(
+    processes: str, pool: str, connections: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", processes)
+    monkeypatch.setenv("DATABASE_POOL_SIZE", pool)
+    config = read_config([], base_dir=tmp_path)
+    assert config.database_connections == connections
+    postgres = Programs(config, run_id="").postgres(
+        home=tmp_path, port=1, superuser_password="", password="", account=None
+    )
+    assert f"--max_connections={max(120, connections)}" in postgres.program().argv
+
+
+def test_the_pool_is_as_large_as_the_settings_make_it() -> None:
+    source = (BASE_DIR / "assistant" / "settings.py").read_text(encoding="utf-8")
+    assert f'_int("DATABASE_POOL_SIZE", {DEFAULT_POOL_SIZE})' in source
 
 
 def test_a_taken_default_port_gives_the_next(
@@ -349,6 +400,31 @@ def test_memory_settings_fit_small_and_large_machines(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "statvfs", lambda _path: Tiny)
     assert memory.database_settings(24 * gib)["dynamic_shared_memory_type"] == "mmap"
+
+
+def test_what_web_processes_count_is_kept_where_no_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given, at in (("/dev/shm", "/dev/shm"), (str(tmp_path / "none"), tempfile.gettempdir())):
+        monkeypatch.setattr(metrics, "_SHARED_MEMORY", Path(given))
+        made = metrics.make_directory()
+        assert made.parent == Path(at)
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+        metrics.remove_directory(made)
+        assert not made.exists()
+
+
+def test_only_a_directory_of_ours_is_removed(tmp_path: Path) -> None:
+    metrics.remove_directory(tmp_path)
+    metrics.remove_directory(Path())
+    assert tmp_path.is_dir()
+
+
+def test_only_web_processes_count_together_and_only_where_they_are_several(tmp_path: Path) -> None:
+    programs = Programs(read_config([], base_dir=tmp_path), run_id="")
+    assert programs.web(port=1, metrics_dir=tmp_path).env[metrics.VARIABLE] == str(tmp_path)
+    assert metrics.VARIABLE not in programs.web(port=1, metrics_dir=None).env
+    assert not any(metrics.VARIABLE in worker.env for worker in programs.workers())
 
 
 # --- preparation --------------------------------------------------------------------------------

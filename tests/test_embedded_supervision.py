@@ -31,7 +31,7 @@ def data_dir() -> Iterator[Path]:
 
 @pytest.fixture
 def up(data_dir: Path) -> Iterator[Up]:
-    process = Up(data_dir)
+    process = Up(data_dir, env={"WEB_CONCURRENCY": "2"})
     yield process
     everything = process.processes() if process.process.poll() is None else {}
     process.stop()
@@ -51,10 +51,13 @@ def test_a_stop_signal_ends_everything_cleanly(up: Up, number: signal.Signals) -
     up.wait_ready()
     processes = up.processes()
     assert len(processes) >= 12  # seven programs, PostgreSQL's own, the stand-ins' children
+    counted = Path(up.services()["metrics_dir"])
+    assert counted.is_dir()
 
     assert up.stop(number) == 0
     assert still_running(processes) == []
     assert not (up.data_dir / "run" / "services.json").exists()
+    assert not counted.exists()
     assert "database system is shut down" in (up.data_dir / "logs" / "postgres.log").read_text()
 
 
@@ -92,6 +95,7 @@ def test_a_killed_up_leaves_nothing_and_loses_nothing(up: Up) -> None:
     valkey.set("kept", "yes")
     valkey.waitaof(1, 0, 60_000)  # until its file is synced, which is so once a second
     processes = up.processes()
+    counted = Path(up.services()["metrics_dir"])
 
     up.process.kill()
     up.process.wait()
@@ -100,6 +104,7 @@ def test_a_killed_up_leaves_nothing_and_loses_nothing(up: Up) -> None:
 
     try:
         assert still_running(processes) == []
+        assert not counted.exists()
         assert _runs(again) == 1
         assert redis.from_url(again.services()["redis_url"]).get("kept") == b"yes"
     finally:

@@ -29,6 +29,7 @@ _NOT_INHERITED = {
     "PORT",
     "REDIS_URL",
     "SECRET_KEY",
+    "WEB_CONCURRENCY",
 }
 
 

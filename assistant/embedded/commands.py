@@ -10,6 +10,10 @@ from pathlib import Path
 APPLICATION = "assistant.asgi:application"
 # Seconds that requests, open event streams included, get to finish when the web process stops.
 WEB_GRACE_SECONDS = 10
+# A web process that is silent for so long is replaced; uvicorn's own 5 s a busy machine can take.
+# Meanwhile uvicorn does nothing else, stopping included, and it waits as long for one that died
+# when it was just being asked.
+WEB_SILENT_SECONDS = 15
 # Names of workers, before the host's.
 PARSE_WORKER = "parse"
 EMBED_WORKER = "embed"
@@ -19,10 +23,14 @@ EMBED_QUEUES = "embed,default"
 EMBED_CONCURRENCY = 5
 
 
-def web(python: str, *, host: str, port: int) -> list[str]:
-    """The ASGI server. One process: answers run as tasks of it."""
+def web(python: str, *, host: str, port: int, processes: int) -> list[str]:
+    """The ASGI server: several processes behind one port, and one more that looks after them.
+
+    With one there is nobody else. Answers run as tasks of the process that took the question.
+    """
     return [
         *(python, "-m", "uvicorn", APPLICATION, "--host", host, "--port", str(port)),
+        *("--workers", str(processes), "--timeout-worker-healthcheck", str(WEB_SILENT_SECONDS)),
         *("--timeout-graceful-shutdown", str(WEB_GRACE_SECONDS)),
         *("--no-server-header", "--no-access-log"),
     ]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 _MIB = 1024 * 1024
+_LEAST_CONNECTIONS = 120
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -24,16 +25,17 @@ def memory_bytes() -> int:
     return min(limits)
 
 
-def database_settings(memory: int | None = None) -> dict[str, str]:
+def database_settings(memory: int | None = None, *, connections: int = 0) -> dict[str, str]:
     """Settings of the embedded server for a machine it shares with the models.
 
+    ``memory`` is in bytes, None for this machine's; ``connections`` is how many will be wanted.
     An eighth of memory as cache (PostgreSQL's usual quarter would crowd the models out), index
     builds within a thirty-second, both bounded.
     """
     memory = memory or memory_bytes()
     maintenance = _between(64, memory // 32 // _MIB, 1024)
     return {
-        "max_connections": "120",
+        "max_connections": str(max(_LEAST_CONNECTIONS, connections)),
         "shared_buffers": f"{_between(128, memory // 8 // _MIB, 8192)}MB",
         "effective_cache_size": f"{max(256, memory // 2 // _MIB)}MB",
         "maintenance_work_mem": f"{maintenance}MB",

@@ -105,7 +105,10 @@ def _make_home(home: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """One cluster and the server on it. ``durable`` false is for tests: a crash loses data."""
+    """One cluster and the server on it. ``durable`` false is for tests: a crash loses data.
+
+    ``connections`` is how many will be wanted at once.
+    """
 
     home: Path
     port: int
@@ -113,6 +116,7 @@ class Postgres:
     superuser_password: str
     password: str
     account: Account | None = None
+    connections: int = 0
     durable: bool = True
     base_env: Mapping[str, str] = field(default_factory=dict)
 
@@ -200,7 +204,7 @@ class Postgres:
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": "",
-            **database_settings(),
+            **database_settings(connections=self.connections),
             **({} if self.durable else _FAST_AND_UNSAFE),
         }
         arguments = [f"--{name}={value}" for name, value in settings.items()]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from assistant.embedded import commands
+from assistant.embedded import commands, metrics
 from assistant.embedded.accounts import Account
-from assistant.embedded.config import BASE_DIR, OFFLINE, Config
+from assistant.embedded.config import BASE_DIR, OFFLINE, Config, cores
 from assistant.embedded.leftovers import RUN_ID
 from assistant.embedded.postgres import Postgres
 from assistant.embedded.processes import Program
@@ -73,12 +72,19 @@ class Programs:
     def prepare(self) -> Program:
         return self._program("prepare", commands.prepare(sys.executable))
 
-    def web(self, *, port: int) -> Program:
+    def web(self, *, port: int, metrics_dir: Path | None) -> Program:
+        """``metrics_dir`` is where its processes add up what each counts; None for a single one."""
+        shared = {} if metrics_dir is None else {metrics.VARIABLE: str(metrics_dir)}
         return self._program(
             "web",
-            commands.web(sys.executable, host=self._config.host, port=port),
-            env={**self._env, "PORT": str(port)},
-            stop_seconds=commands.WEB_GRACE_SECONDS + 5,
+            commands.web(
+                sys.executable,
+                host=self._config.host,
+                port=port,
+                processes=self._config.web_processes,
+            ),
+            env={**self._env, "PORT": str(port), **shared},
+            stop_seconds=commands.WEB_SILENT_SECONDS + commands.WEB_GRACE_SECONDS + 5,
         )
 
     def workers(self) -> list[Program]:
@@ -125,6 +131,7 @@ class Programs:
             superuser_password=superuser_password,
             password=password,
             account=account,
+            connections=self._config.database_connections,
             base_env=self._env,
         )
 
@@ -186,5 +193,4 @@ def parse_concurrency() -> int:
 
     See ``ingestion.slots``.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 1 + max(1, min(4, cores or 1))
+    return 1 + min(4, cores())

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from assistant.embedded import leftovers, preparation
+from assistant.embedded import leftovers, metrics, preparation
 from assistant.embedded.accounts import database_account
 from assistant.embedded.config import Config, read_config
 from assistant.embedded.console import say
@@ -106,6 +106,7 @@ class _Run:
         self.programs = Programs(config, run_id=self.ledger.run_id)
         self.ports = _remembered_ports(config.run_dir)
         self.web_port = 0
+        self.metrics_dir: Path | None = None
         self._began = False
 
     def start(self) -> None:
@@ -113,6 +114,7 @@ class _Run:
         began = time.monotonic()
         config = self.config
         _end_leftovers(config)
+        metrics.remove_directory(Path(read_services(config.run_dir).get("metrics_dir", "")))
         self.web_port = choose_web_port(config)
         self._began = True
         self.ledger.open()
@@ -124,9 +126,11 @@ class _Run:
         say("Starting.")
         self._start_embeddings()  # first: it takes the longest, beside everything else
         self._start_stores()
+        if config.web_processes > 1:
+            self.metrics_dir = metrics.make_directory()
         self._write_services()
         self._prepare()
-        self.group.start(self.programs.web(port=self.web_port))
+        self.group.start(self.programs.web(port=self.web_port, metrics_dir=self.metrics_dir))
         probe = _Probe(config.host, self.web_port)
         # Workers load the same code as web; at the same time they would only delay it.
         self.group.wait_until(probe.answers, seconds=_READY_SECONDS)
@@ -145,6 +149,8 @@ class _Run:
             return
         say("Stopping.")
         self.group.stop(STOP_STAGES)
+        if self.metrics_dir is not None:
+            metrics.remove_directory(self.metrics_dir)
         (self.config.run_dir / "services.json").unlink(missing_ok=True)
         say("Stopped.")
 
@@ -218,6 +224,7 @@ class _Run:
             "embedding_api_key": env.get("EMBEDDING_API_KEY", ""),
             "web_port": self.web_port,
             "web_url": web_url(self.config.host, self.web_port),
+            "metrics_dir": str(self.metrics_dir or ""),
             "pid": os.getpid(),
         }
         write_private(self.config.run_dir / "services.json", json.dumps(services, indent=1))
