@@ -10,7 +10,9 @@ from django.test import AsyncClient, Client
 from prometheus_client import REGISTRY, Gauge
 from pytest_django import Settings
 
+from assistant.chat import queueing
 from assistant.web.views import health
+from inference import metrics
 from inference.fakes import FakeEmbedder
 from tests.factories import make_user
 from tests.web.conftest import SignIn
@@ -74,7 +76,7 @@ def test_every_gauge_is_one_number_for_all_web_processes() -> None:
         for collector, names in REGISTRY._collector_to_names.items()
         if isinstance(collector, Gauge)
     }
-    assert {"llm_line_waiting", "llm_server_up"} <= set(gauges)
+    assert {queueing.WAITING._name, metrics.UP._name} <= set(gauges)
     # Without PROMETHEUS_EXPORT_MIGRATIONS, which the settings leave off, these are never set.
     unset = {f"django_migrations_{state}_total" for state in ("applied", "unapplied")}
     assert {mode for name, mode in gauges.items() if name not in unset} == {"mostrecent"}
