@@ -13,10 +13,14 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assistant.settings")
+if counted := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    # Its maker's logging out may have taken it from shared memory (systemd's RemoveIPC).
+    Path(counted).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application

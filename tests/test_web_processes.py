@@ -152,6 +152,19 @@ def test_a_killed_process_is_replaced_and_what_it_counted_stays(up: Up) -> None:
     assert "web ended" not in up.output
 
 
+def test_a_process_is_replaced_where_the_directory_of_counts_is_gone(up: Up) -> None:
+    webs = _wait_for_two(up)
+    shutil.rmtree(up.services()["metrics_dir"])
+
+    webs[0].kill()
+
+    up.wait_for(lambda: webs[0].pid not in _webs(_parent(up)), seconds=60)
+    new = next(web for web in _wait_for_two(up) if web.pid != webs[1].pid)
+    with _only(new, up):
+        assert _live(up) == 200
+    assert "web ended" not in up.output
+
+
 def test_the_fall_of_the_first_takes_all_and_all_are_started_again(up: Up) -> None:
     _wait_for_two(up)
     parent = _parent(up)
