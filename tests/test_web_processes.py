@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -44,7 +44,12 @@ def _parent(up: Up) -> psutil.Process:
 
 def _webs(parent: psutil.Process) -> dict[int, psutil.Process]:
     """Those that serve, by process id."""
-    return {p.pid: p for p in parent.children() if "spawn_main" in " ".join(p.cmdline())}
+    found = {}
+    for child in parent.children():
+        with suppress(psutil.Error):  # one that was killed stays until its end is asked for
+            if "spawn_main" in " ".join(child.cmdline()):
+                found[child.pid] = child
+    return found
 
 
 def _wait_for_two(up: Up) -> list[psutil.Process]:
