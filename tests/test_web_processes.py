@@ -11,14 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tests.up_process import REAL, ROOT, Up, wait_gone
+from tests.up_process import REAL, ROOT, Up, spawned_webs, wait_gone
 
 _READY_SECONDS = 180
 _ENV = {"WEB_CONCURRENCY": "2", "METRICS_TOKEN": "a-token-for-tests", "DATABASE_POOL_SIZE": "20"}
@@ -42,16 +42,6 @@ def _parent(up: Up) -> psutil.Process:
     return up.named("uvicorn")
 
 
-def _webs(parent: psutil.Process) -> dict[int, psutil.Process]:
-    """Those that serve, by process id."""
-    found = {}
-    for child in parent.children():
-        with suppress(psutil.Error):  # one that was killed stays until its end is asked for
-            if "spawn_main" in " ".join(child.cmdline()):
-                found[child.pid] = child
-    return found
-
-
 def _wait_for_two(up: Up) -> list[psutil.Process]:
     """Both web processes, each of which has answered."""
 
@@ -61,19 +51,19 @@ def _wait_for_two(up: Up) -> list[psutil.Process]:
 
     def both() -> bool:
         try:
-            webs = _webs(_parent(up))
+            webs = spawned_webs(_parent(up))
             return len(webs) == 2 and all(serves(web) for web in webs.values())
         except (psutil.Error, AssertionError, httpx.HTTPError):  # on its way down or up
             return False
 
     up.wait_for(both, seconds=60)
-    return list(_webs(_parent(up)).values())
+    return list(spawned_webs(_parent(up)).values())
 
 
 @contextmanager
 def _only(web: psutil.Process, up: Up) -> Iterator[None]:
     """What is asked in here is answered by ``web``. For seconds: silent ones are replaced."""
-    others = [other for pid, other in _webs(_parent(up)).items() if pid != web.pid]
+    others = [other for pid, other in spawned_webs(_parent(up)).items() if pid != web.pid]
     try:
         for other in others:
             other.suspend()
@@ -148,7 +138,7 @@ def test_a_killed_process_is_replaced_and_what_it_counted_stays(up: Up) -> None:
     assert [_live(up) for _ in range(10)] == [200] * 10
     assert _counted(up) == before + 10
 
-    up.wait_for(lambda: killed.pid not in _webs(_parent(up)), seconds=60)
+    up.wait_for(lambda: killed.pid not in spawned_webs(_parent(up)), seconds=60)
     new = next(web for web in _wait_for_two(up) if web.pid != other.pid)
     before = _counted(up)
     with _only(new, up):
@@ -163,7 +153,7 @@ def test_a_process_is_replaced_where_the_directory_of_counts_is_gone(up: Up) -> 
 
     webs[0].kill()
 
-    up.wait_for(lambda: webs[0].pid not in _webs(_parent(up)), seconds=60)
+    up.wait_for(lambda: webs[0].pid not in spawned_webs(_parent(up)), seconds=60)
     new = next(web for web in _wait_for_two(up) if web.pid != webs[1].pid)
     with _only(new, up):
         assert _live(up) == 200
@@ -173,7 +163,7 @@ def test_a_process_is_replaced_where_the_directory_of_counts_is_gone(up: Up) -> 
 def test_the_fall_of_the_first_takes_all_and_all_are_started_again(up: Up) -> None:
     _wait_for_two(up)
     parent = _parent(up)
-    webs = _webs(parent)
+    webs = spawned_webs(parent)
 
     parent.kill()
 
@@ -184,7 +174,7 @@ def test_the_fall_of_the_first_takes_all_and_all_are_started_again(up: Up) -> No
 
 def test_a_killed_up_leaves_no_web_process_and_a_stop_nothing_at_all(up: Up) -> None:
     _wait_for_two(up)
-    everything, webs = up.processes(), _webs(_parent(up))
+    everything, webs = up.processes(), spawned_webs(_parent(up))
 
     up.process.send_signal(signal.SIGKILL)
     up.process.wait()

@@ -94,6 +94,11 @@ class Up:
         return self.process.wait(timeout=seconds)
 
 
+def spawned_webs(first: psutil.Process) -> dict[int, psutil.Process]:
+    """The web processes that uvicorn, ``first``, has started and that serve, by pid."""
+    return {p.pid: p for p in first.children() if "spawn_main" in _line(p)}
+
+
 def still_running(processes: Mapping[int, psutil.Process]) -> list[str]:
     """Those of the processes that are not gone (psutil compares start times; zombies are gone)."""
     alive = []

@@ -22,7 +22,7 @@ import psycopg
 import redis
 
 from tests.chaos.corpus import Item
-from tests.up_process import ROOT, Up
+from tests.up_process import ROOT, Up, spawned_webs
 
 # Poison is recognised soon, and a hog may not take the machine with it.
 LIMITS = {"PARSE_TIMEOUT_SECONDS": "10", "PARSE_MEMORY_MB": "1024"}
@@ -76,7 +76,7 @@ class Site:
         """What the processes that serve hold now, without the one that looks after several."""
         first = self.child("uvicorn")
         assert first is not None
-        webs = [p for p in first.children() if "spawn_main" in " ".join(p.cmdline())] or [first]
+        webs = list(spawned_webs(first).values()) or [first]
         return WebUse(
             len(webs),
             sum(web.num_threads() for web in webs),
