@@ -32,10 +32,15 @@ Plan = Literal["nothing visible", "exact", "hnsw", "hnsw, then exact"]
 WALK_COST = 3.0
 # Below this an exact scan is a few milliseconds, whatever the total.
 EXACT_AT_LEAST = 5_000
-# At a million chunks 400 bring 0.976 of the true ten, and for 3 questions in 200 none of them; 800
-# bring 0.993, for 1 in 200 none, and take 8 ms longer. 1,000 bring no more.
-EF_SEARCH = 800
-MAX_SCAN_TUPLES = 40_000
+# How HNSW is walked. At a million chunks an ef of 400 brings 0.976 of the true ten, and for 3
+# questions in 200 none of them; 800 bring 0.993, for 1 in 200 none, and take 8 ms longer. 1,000
+# bring no more. Without sorts the planner has to walk HNSW in its order.
+WALK: Final = {
+    "enable_sort": "off",
+    "hnsw.iterative_scan": "strict_order",
+    "hnsw.ef_search": "800",
+    "hnsw.max_scan_tuples": "40000",
+}
 # Chunks of versions that do not answer (being replaced, disabled) may stand among the nearest.
 SPARE = 100
 
@@ -179,30 +184,28 @@ def _exact(
 
 
 def _approximate(scope: Scope, space: EmbeddingSpace, params: Params) -> list[Ranked]:
-    """One message: rolling the savepoint back takes the settings back with it.
+    """One message, which takes its settings back at its end: the exact statement that may follow
+    would walk the same index again (amfs #421).
 
-    Released savepoints leave SET LOCAL behind, and the exact statement that may follow would walk
-    the same index again (amfs #421). Without sorts the planner has to walk HNSW in its order, and
-    OFFSET 0 keeps it from anything but looking up what is current for each vector it meets.
+    A savepoint would too, but psycopg forgets all prepared statements of a connection that is rolled
+    back, if only to a savepoint. OFFSET 0 keeps the planner from anything but looking up what is
+    current for each vector it meets.
     """
     assert connection.in_atomic_block
     distance = f"e.vector::halfvec({space.dimension:d}) <=> {_query(space)}"
+    before = "".join(f"SET LOCAL {name} = {value};" for name, value in WALK.items())
+    after = "".join(f";SET LOCAL {name} TO DEFAULT" for name in WALK)
     return _ranked(
         _rows(
             f"""
-            SAVEPOINT approximate;
-            SET LOCAL enable_sort = off;
-            SET LOCAL hnsw.iterative_scan = strict_order;
-            SET LOCAL hnsw.ef_search = {EF_SEARCH:d};
-            SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES:d};
+            {before}
             SELECT e.chunk_id, 1 - ({distance}) FROM retrieval_embedding e
             CROSS JOIN LATERAL (
                 SELECT FROM retrieval_chunk c {scope.ranked} WHERE c.id = e.chunk_id OFFSET 0
             ) current
             WHERE {_within(space)} AND {scope.filtering("e.collection_id")}
-            ORDER BY {distance} LIMIT %(limit)s;
-            ROLLBACK TO SAVEPOINT approximate;
-            RELEASE SAVEPOINT approximate
+            ORDER BY {distance} LIMIT %(limit)s
+            {after}
             """,
             params,
             connection.cursor(),

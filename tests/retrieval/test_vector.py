@@ -69,8 +69,8 @@ def short_walks(monkeypatch: pytest.MonkeyPatch, never_exact: None) -> None:
     How far a walk gets on a hundred vectors is the luck of their graph: the last one is dropped.
     """
     walked = vector._approximate
-    monkeypatch.setattr(vector, "EF_SEARCH", 1)
-    monkeypatch.setattr(vector, "MAX_SCAN_TUPLES", 1)
+    monkeypatch.setitem(vector.WALK, "hnsw.ef_search", "1")
+    monkeypatch.setitem(vector.WALK, "hnsw.max_scan_tuples", "1")
     monkeypatch.setattr(vector, "_approximate", lambda *asked: walked(*asked)[:-1])
 
 
@@ -133,7 +133,7 @@ def test_what_hnsw_is_told_does_not_reach_the_exact_statement(
     during: list[dict[str, str]] = []
 
     def watch(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        if "<=>" in sql and not sql.strip().startswith(("SAVEPOINT", "EXPLAIN")):
+        if "<=>" in sql and not sql.strip().startswith(("SET LOCAL", "EXPLAIN")):
             during.append(settings_now())
             with connection.cursor() as cursor:
                 cursor.execute(f"EXPLAIN {sql}", params)
@@ -150,6 +150,29 @@ def test_what_hnsw_is_told_does_not_reach_the_exact_statement(
     assert before["enable_sort"] == "on"
     assert plans
     assert not any("hnsw" in line for line in plans)
+
+
+def prepared() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements")
+        (count,) = cursor.fetchone()
+        return int(count)
+
+
+def test_walking_hnsw_keeps_what_the_connection_has_prepared(
+    mine: Collection, nearest: Nearest, request: pytest.FixtureRequest
+) -> None:
+    raw: Any = connection.connection
+    raw.prepare_threshold = 0  # as where connections are pooled, but at once
+    try:
+        nearest()
+        before = prepared()
+        assert before
+        request.getfixturevalue("never_exact")
+        assert nearest().plan == "hnsw"
+        assert prepared() >= before
+    finally:
+        raw.prepare_threshold = None
 
 
 @pytest.mark.parametrize("spare", [0, vector.SPARE])
