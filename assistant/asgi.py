@@ -173,7 +173,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             running.attach(asyncio.get_running_loop())
             _drain_at_once()
             _end_with_parent()
-            _settle()
+            settle()
             threading.Thread(target=_warm_up, daemon=True).start()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
@@ -182,10 +182,11 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-def _settle() -> None:
-    """What is loaded stays: nobody looks through it for garbage again and again.
+def settle() -> None:
+    """For a process that has loaded what it serves with.
 
-    The rest is looked through in small pieces: streams wait for as long as each takes.
+    What is loaded stays: nobody looks through it for garbage again and again. The rest is looked
+    through in small pieces: streams wait for as long as each takes.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     # Threads here give connections back after every call (assistant.database): looking for old

@@ -138,9 +138,11 @@ def in_database(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
         finally:
             release_connection()
 
+    in_thread = sync_to_async(query)
+
     @wraps(function)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await sync_to_async(query)(*args, **kwargs)
+        return await in_thread(*args, **kwargs)
 
     return wrapper
 

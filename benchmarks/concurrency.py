@@ -6,7 +6,8 @@ Starts a site with 240 Markdown pages and lets ``--searchers`` ask different que
 time, again and again for ``--seconds``, in turns
 
 - over REST, each on a connection of its own,
-- by ``asearch()`` in this process, as a chat of the site does: what of the loss is not REST,
+- by ``asearch()`` in this process, settled and on a loop as a web process of the site is, which is
+  what a chat of the site does: how much of the loss is not REST,
 - bare: the same questions embedded by the same server in batches of 32, and the statements of both
   arms, as the site sends them, over as many connections as the pool of one web process has.
 
@@ -34,6 +35,7 @@ from typing import Any
 import aiohttp
 import httpx
 import psycopg
+import uvloop
 
 from benchmarks._site import Site, activity, documents, running_site, upload
 from benchmarks.ingestion import wait
@@ -81,7 +83,7 @@ def main() -> None:
         for number in range(options.rounds + 1):
             with watching(site, watched if number else Watched()):
                 found = asyncio.run(over_rest(site, options.searchers, options.seconds))
-            alone = asyncio.run(in_process(options.searchers, options.seconds))
+            alone = uvloop.run(in_process(options.searchers, options.seconds))
             engine = bare_searches(site, statements, options.seconds)
             if number:  # the first round warms up
                 ours.append(found)
@@ -194,13 +196,12 @@ def captured(site: Site) -> list[bytes]:
         SECRET_KEY="only-for-benchmarks-" + "0123456789abcdef" * 2,
         DJANGO_SETTINGS_MODULE="assistant.settings",
     )
-    import django
-
-    django.setup()
+    from assistant.asgi import settle
     from assistant.retrieval import search
     from assistant.users.models import User
     from benchmarks.million import Statements
 
+    settle()
     user = User.objects.get(is_superuser=True)
     with Statements() as statements:
         search(question(7), user=user)

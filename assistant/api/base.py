@@ -200,7 +200,12 @@ def _rendered(response: HttpResponseBase) -> HttpResponseBase:
 
 async def in_thread(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run ``call`` in the request's thread, then give its database connection back."""
-    return await in_database(call)(*args, **kwargs)
+    return cast("R", await _in_thread(call, *args, **kwargs))
+
+
+@in_database
+def _in_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return call(*args, **kwargs)
 
 
 def page_of(view: viewsets.GenericViewSet[Any], rows: models.QuerySet[Any]) -> list[Any]:

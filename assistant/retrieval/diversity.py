@@ -40,14 +40,18 @@ def collapse(
     twins: list[Passage] = []
     decisions: list[Decision] = []
     rivals: list[_Text] = []  # of what was kept
+    copied: dict[str, int] = {}  # where each text stands there: of copies no word is looked at
     compared = 0
     for passage in found[:_COMPARED]:
         if len(kept) >= wanted:
             break
         compared += 1
         text = _Text(passage.text)
-        same = next((at for at in _likely(text, rivals) if rivals[at].is_near(text)), None)
+        same = copied.get(passage.text)
         if same is None:
+            same = next((at for at in _likely(text, rivals) if rivals[at].is_near(text)), None)
+        if same is None:
+            copied[passage.text] = len(rivals)
             rivals.append(text)
             kept.append(passage)
             continue

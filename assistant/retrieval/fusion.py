@@ -102,25 +102,26 @@ def fuse(
     weight = _weight(coverage) if len(by) > 1 else float("vector" in by)
     reasons = [_reason(coverage)] if len(by) > 1 else []
     possible = max(keyword.possible, 1e-9)
-    nearness = [(each.score - floor) / (1 - floor) for each in vector]
     if len(by) > 1 and not vector:
         weight, reasons = 0.0, ["No vector is there to compare with."]
     elif len(by) > 1 and not keyword.ranked:
         reasons.append("No text holds a word of the question.")
-    by_words = 1 - weight
-    scores = {each.chunk_id: weight * near for each, near in zip(vector, nearness, strict=True)}
-    unseen = weight * nearness[-1] if nearness else 0.0
-    for chunk, score in keyword.ranked:
-        scores[chunk] = scores.get(chunk, unseen) + by_words * (score / possible)
-    order = sorted((-score, chunk) for chunk, score in scores.items())
-    scored = ranked([chunk for _, chunk in order], [-negated for negated, _ in order])
+    by_nearness, by_words = weight / (1 - floor), (1 - weight) / possible
+    scores = {chunk: by_nearness * (score - floor) for chunk, score in vector}
+    unseen = by_nearness * (vector[-1].score - floor) if vector else 0.0
+    scores |= {
+        chunk: scores.get(chunk, unseen) + by_words * score for chunk, score in keyword.ranked
+    }
+    order = sorted(scores)
+    order.sort(key=scores.__getitem__, reverse=True)  # of equal ones the first id stays first
+    scored = ranked(order, map(scores.__getitem__, order))
     covered = keyword.covered.get(scored[0].chunk_id, 0.0) / possible if scored else 0.0
     return Fused(
         ranking=scored,
         weights={"vector": weight, "keyword": 1 - weight},
         evidence={
             "coverage": coverage,
-            "nearness": nearness[0] if nearness else 0.0,
+            "nearness": (vector[0].score - floor) / (1 - floor) if vector else 0.0,
             "share": keyword.ranked[0].score / possible if keyword.ranked else 0.0,
             "covered": covered,
         },

@@ -22,6 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connection, transaction
 from psycopg.pq import TransactionStatus
 
+from assistant.database import server_cursor
 from assistant.permissions.policy import AnyUser
 
 logger = logging.getLogger(__name__)
@@ -70,10 +71,11 @@ def reading_as(user: AnyUser, *, to_the_end: bool = False) -> Iterator[None]:
     if settings.ROW_SECURITY == "warn" and not _holds():
         yield
         return
-    with connection.cursor() as cursor:
+    with server_cursor() as cursor:
         try:
             cursor.execute(
-                f"SET LOCAL ROLE {READER_ROLE}; SELECT set_config('{READER_SETTING}', %s, true)",
+                f"SELECT set_config('role', '{READER_ROLE}', true),"
+                f" set_config('{READER_SETTING}', %s, true)",
                 [str(user.pk or "")],
             )
         except DatabaseError as error:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
+from math import inf
 from typing import Any
 from uuid import UUID
 
@@ -46,8 +47,10 @@ RERANK_DEPTH = 40
 SPARE = 20
 # Of those, so many are compared with others for what a budget or a document's share leaves out.
 MARGIN = 5
-# Of those, so many texts are loaded at first where nothing but twins can leave a place empty.
+# Of those, so many texts are loaded at first where nothing but twins can leave a place empty. Texts
+# whose scores lie closer than this often are twins, and count once.
 AT_FIRST = 3
+ALIKE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ async def asearch(
         try:
             async with line.turn() as is_alone:
                 wanted.clock.lap("wait")
-                found = await in_database(_found)(wanted, asked, is_alone=is_alone)
+                found = await _afound(wanted, asked, is_alone=is_alone)
         except SpaceSwitched:
             continue
         if isinstance(found, SearchResult):
@@ -238,15 +241,16 @@ def _found(
     return _finished(wanted, retrieved) if reranker is None else (reranker, retrieved)
 
 
+_afound = in_database(_found)
+
+
 def _retrieved(wanted: _Wanted, asked: Embedded, *, is_alone: bool) -> _Retrieved:
     """Both arms for every query, fused, with the texts of the best. Raises SpaceSwitched."""
     clock = wanted.clock
     trace = Trace(wanted.queries[0], in_detail=wanted.explain, queries=wanted.queries)
     trace.language = detect_language(wanted.queries[0])
     reranker = wanted.reranker
-    most = at_first = max(wanted.limit + SPARE, RERANK_DEPTH if reranker else 0)
-    if reranker is None and wanted.budget is None and not wanted.explain:
-        at_first = wanted.limit + AT_FIRST
+    at_first = most = max(wanted.limit + SPARE, RERANK_DEPTH if reranker else 0)
     # One moment for both arms and the texts: a version that is switched in between would else be
     # found by neither.
     with snapshot() as is_own:
@@ -275,6 +279,8 @@ def _retrieved(wanted: _Wanted, asked: Embedded, *, is_alone: bool) -> _Retrieve
         ]
         ranking = merge([each.ranking for each in fused])
         trace.fused = trace.ranks(ranking)
+        if reranker is None and wanted.budget is None and not wanted.explain:
+            at_first = _reach(ranking[:most], wanted.limit + AT_FIRST)
         clock.lap("fuse")
         # Every text is read under row-level security, whatever the scope says.
         with reading_as(wanted.user, to_the_end=is_own):
@@ -295,6 +301,18 @@ def _retrieved(wanted: _Wanted, asked: Embedded, *, is_alone: bool) -> _Retrieve
         [each.as_evidence() for each in fused],
         calibrated,
     )
+
+
+def _reach(ranking: Sequence[Ranked], wanted: int) -> int:
+    """How many of ``ranking`` it takes for ``wanted`` texts, those of nearly one score as one."""
+    different, last = 0, inf
+    for at, (_, score) in enumerate(ranking):
+        if last - score > ALIKE:
+            if different == wanted:
+                return at
+            different += 1
+        last = score
+    return len(ranking)
 
 
 def arms(query: str, *, user: AnyUser, collections: Sequence[UUID]) -> tuple[Arms, dict[int, str]]:

@@ -182,6 +182,7 @@ _NEGATED = re.compile(
     r"|n['’]t\b"
 )
 _QUOTED = re.compile(r"[\"“”„«»][^\"“”„«»]*[\"“”„«»]")
+_KIND = re.compile("|".join(names for words in _LANGUAGES for names in words.kinds.values()))
 _TIMED = re.compile(r"\d|\b(?:last|past|this|letzt|vergangen|vorig|vorj|diese|diesj)")
 _ABOUT_COLLECTIONS = re.compile(r"\bcollection\b|sammlung\b", re.IGNORECASE)
 
@@ -249,6 +250,8 @@ def _time_hint(period: Period, phrase: str, *, is_upload: bool) -> Hint:
 
 
 def _kinds(text: str) -> Iterator[Hint]:
+    if not _KIND.search(text):  # as above
+        return
     for words in _LANGUAGES:
         for kind, names in words.kinds.items():
             for pattern in words.asking:

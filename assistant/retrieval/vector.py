@@ -91,12 +91,12 @@ def nearest(
         return Nearest([], "nothing visible")
     params = {**scope.params, "query": _as_text(vector), "limit": limit}
     if visible <= most or _names_documents(scope):
-        found = _exact(scope, space, params, few=visible <= most, gathered=visible <= FEW)
+        found = _exact(scope, space, params, visible, few=visible <= most)
         return Nearest(found, "exact")
     found = _approximate(scope, space, params)
     if len(found) >= limit:
         return Nearest(found, "hnsw")
-    return Nearest(_exact(scope, space, params, few=False), "hnsw, then exact")
+    return Nearest(_exact(scope, space, params, visible, few=False), "hnsw, then exact")
 
 
 def _visible(scope: Scope, space: EmbeddingSpace, *, limit: int) -> tuple[int, int]:
@@ -132,12 +132,12 @@ def _names_documents(scope: Scope) -> bool:
 
 
 def _exact(
-    scope: Scope, space: EmbeddingSpace, params: Params, *, few: bool, gathered: bool = False
+    scope: Scope, space: EmbeddingSpace, params: Params, visible: int, *, few: bool
 ) -> list[Ranked]:
     """Adding 0 keeps HNSW out: an index gives no order for a sum.
 
-    ``few``: the reader's collections lead to the vectors. ``gathered``: and to the documents, of
-    which there are no more; see ``Scope.current``.
+    ``few``: the reader's collections lead to the ``visible`` vectors, and up to ``FEW`` of them to
+    the documents, of which there are no more; see ``Scope.current``.
     """
     distance = f"(e.vector::halfvec({space.dimension:d}) <=> {_query(space)}) + 0"
     seen = scope.seeking("e.collection_id") if few else scope.filtering("e.collection_id")
@@ -145,7 +145,7 @@ def _exact(
         # Looking up what is current costs more than comparing: only the nearest are looked up.
         near = params["limit"] + SPARE
         is_current = f"JOIN retrieval_chunk c ON c.id = near.chunk_id {scope.ranked}"
-        if gathered:
+        if few and visible <= FEW:
             # OFFSET 0 makes it a lookup each, whatever the planner believes of their number.
             is_current = (
                 "CROSS JOIN LATERAL (SELECT FROM retrieval_chunk c"
@@ -159,13 +159,12 @@ def _exact(
             ), current AS MATERIALIZED (
                 SELECT near.chunk_id, near.distance FROM near {is_current}
             )
-            SELECT chunk_id, 1 - distance, (SELECT count(*) FROM near) FROM current
-            ORDER BY distance LIMIT %(limit)s
+            SELECT chunk_id, 1 - distance FROM current ORDER BY distance LIMIT %(limit)s
             """,
             params,
             server_cursor(),
         )
-        if len(rows) == params["limit"] or (rows and rows[0][2] < near):
+        if len(rows) == params["limit"] or visible <= near:
             return _ranked(rows)
     return _ranked(
         _rows(
@@ -187,9 +186,9 @@ def _approximate(scope: Scope, space: EmbeddingSpace, params: Params) -> list[Ra
     """One message, which takes its settings back at its end: the exact statement that may follow
     would walk the same index again (amfs #421).
 
-    A savepoint would too, but psycopg forgets all prepared statements of a connection that is rolled
-    back, if only to a savepoint. OFFSET 0 keeps the planner from anything but looking up what is
-    current for each vector it meets.
+    A savepoint would too, but psycopg forgets all prepared statements of a connection that is
+    rolled back, if only to a savepoint. OFFSET 0 keeps the planner from anything but looking up
+    what is current for each vector it meets.
     """
     assert connection.in_atomic_block
     distance = f"e.vector::halfvec({space.dimension:d}) <=> {_query(space)}"
@@ -242,4 +241,4 @@ def _rows(statements: str, params: Params, cursor: CursorWrapper) -> list[Any]:
 
 
 def _ranked(rows: list[Any]) -> list[Ranked]:
-    return ranked([row[0] for row in rows], [row[1] for row in rows])
+    return list(map(_make, rows))

@@ -55,6 +55,13 @@ def test_an_upload_becomes_searchable(
     assert "noon" in first["text"]
 
 
+def test_metadata_comes_back_as_it_was_sent(ada: Any, collection: Any) -> None:
+    sent = {"serial": 2**70, "share": 0.1, "tags": ["ä", None, True], "of": {"1": "\u2028"}}
+    client = ada.with_token()
+    key = upload(client, collection, metadata=json.dumps(sent)).json()["id"]
+    assert client.get(f"{URL}{key}/").json()["metadata"] == sent
+
+
 def test_the_same_bytes_are_the_same_version_and_new_bytes_a_new_one(
     ada: Any, collection: Any
 ) -> None:

@@ -65,9 +65,8 @@ async def test_only_so_many_are_in_the_database(
 
     monkeypatch.setattr(searching, "_retrieved", counted)
     # In threads of their own, as in the web process; without a context they would share one.
-    monkeypatch.setattr(
-        searching, "in_database", lambda call: sync_to_async(call, thread_sensitive=False)
-    )
+    apart = sync_to_async(searching._found, thread_sensitive=False)
+    monkeypatch.setattr(searching, "_afound", apart)
     await asyncio.gather(*(asearch("leave", user=reader) for _ in range(6)))
     assert most == [2]
 

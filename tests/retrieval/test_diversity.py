@@ -7,7 +7,7 @@ import pytest
 
 from assistant.documents.models import Document
 from assistant.permissions.models import Grant
-from assistant.retrieval import diversity, search
+from assistant.retrieval import diversity, search, searching
 from assistant.retrieval.passages import Passage
 from assistant.retrieval.searching import AT_FIRST
 from assistant.users.models import User
@@ -109,6 +109,26 @@ def test_behind_many_twins_stands_what_is_different(reader: User) -> None:
     assert set(titles[1:]) == {"Trains", "Planes"}
 
 
+def test_copies_are_loaded_together_with_what_stands_behind_them(
+    reader: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = make_collection(readers=[reader])
+    for number in range(AT_FIRST + 5):
+        make_document(collection, title=f"Copy {number}", text=RULE)
+    for number in range(AT_FIRST + 5):
+        text = f"{'Far away ' * number}they travel by train."
+        make_document(collection, title=f"Other {number}", text=text)
+    collapse, seen = diversity.collapse, []
+
+    def watched(found: Sequence[Passage], *, wanted: int) -> Any:
+        seen.append(len(found))
+        return collapse(found, wanted=wanted)
+
+    monkeypatch.setattr(diversity, "collapse", watched)
+    assert len(search("booked train", user=reader, mode="keyword", limit=3).passages) == 3
+    assert seen == [AT_FIRST + 5 + AT_FIRST + 2]  # all copies, and so many others
+
+
 def test_what_was_hidden_before_the_rest_was_loaded_is_left_out(
     reader: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +144,7 @@ def test_what_was_hidden_before_the_rest_was_loaded_is_left_out(
         return collapse(found, wanted=wanted)
 
     monkeypatch.setattr(diversity, "collapse", withdraw)
+    monkeypatch.setattr(searching, "ALIKE", -1.0)  # as where twins have different scores
     found = search("travel by train", user=reader, mode="keyword", limit=3)
     titles = {passage.title for passage in found.passages}
     assert seen == [3 + AT_FIRST, AT_FIRST + 5]  # "Trains" is the one that is not there any more
