@@ -19,6 +19,7 @@ from assistant.retrieval import keyword, languages, spaces, statistics, vector
 from assistant.retrieval.fusion import Arms
 from assistant.retrieval.models import EmbeddingSpace
 from assistant.retrieval.scope import Scope
+from assistant.retrieval.statistics import Sample
 from assistant.retrieval.tracing import ArmName, ArmTrace, Clock, Trace
 from inference.types import Vectors
 
@@ -74,10 +75,9 @@ def ask(
     asked = ARMS[mode] if embedded.vectors is not None else ARMS[mode] - {"vector"}
     depth = max(ARM_DEPTH, limit)
     sample = statistics.draw(scope) if "keyword" in asked else None
-    visible = sample.visible if sample else None
-    find_nearest = partial(_nearest, embedded, scope=scope, limit=depth, visible=visible)
+    find_nearest = partial(_nearest, embedded, scope=scope, limit=depth, sample=sample)
     running: Future[_Nearest] | None = None
-    if may_be_beside and len(asked) > 1 and (visible is None or visible >= BESIDE_FROM):
+    if may_be_beside and "vector" in asked and sample and sample.count >= BESIDE_FROM:
         running = beside(find_nearest)
         trace.side_by_side = running is not None
     found = [Arms(floor=embedded.floor) for _ in queries]
@@ -97,12 +97,12 @@ def ask(
     return found
 
 
-def _nearest(embedded: Embedded, *, scope: Scope, limit: int, visible: int | None) -> _Nearest:
+def _nearest(embedded: Embedded, *, scope: Scope, limit: int, sample: Sample | None) -> _Nearest:
     assert embedded.space is not None and embedded.vectors is not None
     found: _Nearest = []
     started = perf_counter()
     for query in embedded.vectors:
-        near = vector.nearest(query, scope=scope, space=embedded.space, limit=limit, chunks=visible)
+        near = vector.nearest(query, scope=scope, space=embedded.space, limit=limit, sample=sample)
         # Asked only now: a space that is searched no more has nothing near.
         if not near.ranked and spaces.active() not in {embedded.space, None}:
             raise SpaceSwitched

@@ -58,11 +58,6 @@ class Sample:
     total: float = 0.0
     frequencies: Frequencies | None = None
 
-    @property
-    def visible(self) -> int | None:
-        """How many chunks may be seen, where all of them were counted."""
-        return self.size if self.frequencies is None else None
-
 
 _kept: OrderedDict[str, tuple[float, Sample]] = OrderedDict()
 _lock = Lock()
@@ -97,10 +92,13 @@ def _few(scope: Scope) -> Sample | None:
         cursor.execute(
             f"""
             WITH most AS MATERIALIZED (
-                SELECT greatest({FEW}, least({MOST_FEW}, reltuples / {FEW_OF}))::bigint AS chunks
+                SELECT greatest({FEW}, least({MOST_FEW}, reltuples / {FEW_OF}))::bigint AS chunks,
+                       reltuples AS total
                 FROM pg_class WHERE oid = 'retrieval_chunk'::regclass
             )
-            SELECT language, count(*), sum(term_count), (SELECT chunks FROM most) FROM (
+            SELECT language, count(*), sum(term_count), (SELECT chunks FROM most),
+                   (SELECT total FROM most)
+            FROM (
                 SELECT c.language, c.term_count FROM retrieval_chunk c
                 WHERE {scope.seeking("c.collection_id")} LIMIT (SELECT chunks + 1 FROM most)
             ) few GROUP BY language
@@ -116,6 +114,7 @@ def _few(scope: Scope) -> Sample | None:
         count=float(seen),
         mean_length=max(float(sum(row[2] for row in rows)) / max(seen, 1), 1.0),
         languages=_languages({row[0]: row[1] for row in rows}),
+        total=max(float(rows[0][4]), seen) if rows else 0.0,
     )
 
 

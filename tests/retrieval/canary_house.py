@@ -108,7 +108,7 @@ class House:
         if not is_stale:
             person.stale = user
         # Half of the searches walk HNSW, as on a large site.
-        vector.EXACT_AT_LEAST, vector.WALK_COST = chance.choice([(5_000, 3.0), (0, 0.0)])
+        vector.EXACT_AT_LEAST, vector.WALK_COST = chance.choice([(5_000, 20.0), (0, 0.0)])
         options: dict[str, Any] = {
             "mode": chance.choice(["hybrid", "hybrid", "vector", "keyword"]),
             "explain": chance.random() < 0.3,

@@ -121,11 +121,12 @@ def test_of_a_large_site_more_are_few(
 ) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE retrieval_chunk")
-    assert statistics.draw(scope_of(reader)).visible is None
+    assert statistics.draw(scope_of(reader)).frequencies is not None
     monkeypatch.setattr(statistics, "FEW_OF", 0.5)
-    assert statistics.draw(scope_of(reader)).visible == Chunk.objects.count()
+    whole = statistics.draw(scope_of(reader))
+    assert (whole.frequencies, whole.count, whole.total) == (None, *2 * [Chunk.objects.count()])
     monkeypatch.setattr(statistics, "MOST_FEW", 100)
-    assert statistics.draw(scope_of(reader)).visible is None
+    assert statistics.draw(scope_of(reader)).frequencies is not None
 
 
 @pytest.mark.parametrize("few", [100, 10_000])

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from assistant.documents.models import Collection, Document
 from assistant.retrieval import scope as scopes
 from assistant.retrieval import spaces, vector
 from assistant.retrieval.models import Chunk
+from assistant.retrieval.statistics import Sample
 from assistant.users.models import User
 from inference.fakes import FakeEmbedder
 from tests.factories import make_collection, make_document, make_user
@@ -44,13 +46,15 @@ Nearest = Callable[..., vector.Nearest]
 
 @pytest.fixture
 def nearest(reader: User, fake_embedder: FakeEmbedder) -> Nearest:
-    def find(limit: int = 10, user: Any = None, **narrowing: Any) -> vector.Nearest:
+    def find(
+        limit: int = 10, user: Any = None, sample: Sample | None = None, **narrowing: Any
+    ) -> vector.Nearest:
         space = spaces.active()
         assert space is not None
         asked = fake_embedder.embed([QUERY], kind="query")[0]
         scope = scopes.scope_of(user or reader, **narrowing)
         with transaction.atomic():
-            return vector.nearest(asked, scope=scope, space=space, limit=limit)
+            return vector.nearest(asked, scope=scope, space=space, limit=limit, sample=sample)
 
     return find
 
@@ -115,6 +119,28 @@ def test_hnsw_agrees_where_much_is_visible(
     assert [item.score for item in found.ranked] == pytest.approx(
         [item.score for item in exact.ranked], abs=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "plan"),
+    [
+        (5_000, 5_000, "exact"),
+        (14_000, 1_000_000, "exact"),  # cheaper than walking so far
+        (15_000, 1_000_000, "hnsw"),
+        (15_000, 1_200_000, "exact"),
+        (0, 1_000_000, "nothing visible"),
+    ],
+)
+def test_what_is_visible_by_the_sample_decides_and_is_not_counted_again(
+    mine: Collection, nearest: Nearest, count: int, total: int, plan: str
+) -> None:
+    reads_all = make_user(is_superuser=True)
+    drawn = Sample(size=600, count=float(count), mean_length=9.0, languages=[], total=float(total))
+    with CaptureQueriesContext(connection) as queries:
+        found = nearest(10, user=reads_all, sample=drawn)
+    assert found.plan == plan
+    assert len(found.ranked) == (10 if count else 0)
+    assert not any("pg_class" in query["sql"] for query in queries)
 
 
 def settings_now() -> dict[str, str]:
