@@ -74,10 +74,10 @@ def detect_language(text: str) -> str | None:
     if len(text) > _SAMPLE:
         start = (len(text) - _SAMPLE) // 2
         text = text[start : start + _SAMPLE]
-    letters = len(_LETTER.findall(text))
+    letters = len(_LETTER.findall(text, concurrent=False))
     if not letters:
         return None
-    if 2 * len(_OWN_SCRIPT.findall(text)) >= letters:
+    if 2 * len(_OWN_SCRIPT.findall(text, concurrent=False)) >= letters:
         counts = {language: len(found.findall(text)) for language, found in _OF_SCRIPT.items()}
         # Japanese is mostly Chinese characters; kana make it Japanese.
         if counts["ja"] * 10 >= counts["zh"] > 0:
@@ -191,6 +191,10 @@ _LAST_PLACE: Final = 16_383
 _MOST_PLACES: Final = 256
 
 
+# Longer runs are rarely met again.
+_KEPT: Final = 40
+
+
 def terms_of_text(text: str, *, language: str) -> tuple[str, int]:
     """The terms of ``text`` as a tsvector literal, and how many words it has.
 
@@ -200,7 +204,7 @@ def terms_of_text(text: str, *, language: str) -> tuple[str, int]:
     words = 0
     place = 1
     for run in runs_of(text):
-        named, width, count = (_named if len(run) < 40 else _named.__wrapped__)(run, language)
+        named, width, count = (_named if len(run) < _KEPT else _named.__wrapped__)(run, language)
         for name, offset in named:
             places.setdefault(name, []).append(min(place + offset, _LAST_PLACE))
         place += width
@@ -308,7 +312,11 @@ def terms_of_question(text: str, *, languages: Iterable[str], limit: int) -> Que
     """The first ``limit`` distinct terms of ``text``, for texts in any of ``languages``."""
     languages = tuple(dict.fromkeys(languages)) or ("",)
     terms: dict[tuple[str, ...], Term] = {}
-    tokens = [token for run in runs_of(text) for token in tokens_of(run)]
+    tokens = [
+        token
+        for run in runs_of(text)
+        for token in (_asked_tokens if len(run) < _KEPT else tokens_of)(run)
+    ]
     for term in (*(_term(token, languages) for token in tokens), *_parts(tokens, text, languages)):
         if term is not None and len(terms) < limit:
             terms.setdefault(term.lexemes, term)
@@ -316,6 +324,13 @@ def terms_of_question(text: str, *, languages: Iterable[str], limit: int) -> Que
         _phrase(next(filter(None, found.groups())), languages) for found in _QUOTED.finditer(text)
     )
     return Question(tuple(terms.values()), tuple(filter(None, phrases)))
+
+
+@lru_cache(maxsize=20_000)
+def _asked_tokens(run: str) -> tuple[Token, ...]:
+    """Kept, because questions are made of the same words, and the patterns of ``regex`` give the
+    interpreter away each time they are tried: searches at the same time would wait for it."""
+    return tuple(tokens_of(run))
 
 
 def _term(token: Token, languages: Sequence[str]) -> Term | None:
