@@ -96,13 +96,21 @@ def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None 
     candidates the plan takes: see the module's docstring.
     """
     sample = sample or statistics.draw(scope)
-    question = terms_of_question(query, languages=sample.languages, limit=MAX_TERMS)
-    if not question.terms or not sample.size:
+    languages = sample.languages
+    if not sample.size:
+        if sample.frequencies is None:
+            return Matches()
+        # So little of what is visible answers that the lot met none of it.
+        languages = statistics.languages_of_site()
+    question = terms_of_question(query, languages=languages, limit=MAX_TERMS)
+    if not question.terms:
         return Matches()
     if sample.frequencies is None:
         # By no index of words: for common ones it would be walked through for the whole site.
         within = f"{scope.seeking('c.collection_id')} AND {scope.current}"
         plan = _Plan(_weighed(question.terms), wanted=None, within=within)
+    elif not sample.size:
+        plan = _all_that_hold_one(question, scope)
     else:
         holds = sample.frequencies.counts([term.codes for term in question.terms]) > 0
         within = scope.filtering("c.collection_id")
@@ -110,10 +118,14 @@ def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None 
     found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
     if len(found.ranked) < limit and scope.documents and sample.frequencies is not None:
         # The plan was made for all that is visible, and the filters leave little of it.
-        wanted = " | ".join(term.query for term in question.terms[:SCORED_TERMS])
-        plan = _Plan(_weighed(question.terms), wanted, scope.filtering("c.collection_id"))
+        plan = _all_that_hold_one(question, scope)
         found = _scored(plan, question, sample=sample, scope=scope, limit=limit)
     return found
+
+
+def _all_that_hold_one(question: Question, scope: Scope) -> _Plan:
+    wanted = " | ".join(term.query for term in question.terms[:SCORED_TERMS])
+    return _Plan(_weighed(question.terms), wanted, scope.filtering("c.collection_id"))
 
 
 def _weighed(terms: Sequence[Term]) -> list[_Weighed]:

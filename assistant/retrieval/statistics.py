@@ -29,6 +29,8 @@ from assistant.retrieval.models import LOTS
 from assistant.retrieval.scope import Scope
 
 SIZE: Final = 600
+# Where most of what is visible does not answer (disabled, being replaced), so many are looked at.
+DEEP: Final = 20_000
 # Up to this many visible chunks, or one in FEW_OF of the site if that is more, the keyword arm
 # scores every one, at 3 to 4 microseconds each. A sample and candidates take 30 ms on a site of
 # 10,000 chunks, 45 on one of 100,000 and, where so little of a million is visible, 100 to 200.
@@ -72,7 +74,9 @@ def draw(scope: Scope) -> Sample:
     if sample is not None and monotonic() - made < KEPT_SECONDS:
         return sample
     scope = replace(scope, documents="")
-    sample = _few(scope) or _draw(scope)
+    sample = _few(scope) or _draw(scope, SIZE)
+    if sample.frequencies is not None and sample.size < SIZE // 10:
+        sample = _draw(scope, DEEP)
     if sample.count >= _KEPT_FROM:
         with _lock:
             _kept[key] = (monotonic(), sample)
@@ -118,9 +122,9 @@ def _few(scope: Scope) -> Sample | None:
     )
 
 
-def _draw(scope: Scope) -> Sample:
+def _draw(scope: Scope, size: int) -> Sample:
     """Chunks are drawn first and asked then whether they are live, so that drawing reads nothing
-    but the index and stops after ``SIZE``.
+    but the index and stops after ``size``.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -128,7 +132,7 @@ def _draw(scope: Scope) -> Sample:
             WITH drawn AS MATERIALIZED (
                 SELECT c.id, c.language, c.term_count, hashint8(c.id) & {LOTS - 1} AS lot
                 FROM retrieval_chunk c WHERE {scope.filtering("c.collection_id")}
-                ORDER BY hashint8(c.id) & {LOTS - 1} LIMIT {SIZE}
+                ORDER BY hashint8(c.id) & {LOTS - 1} LIMIT {size}
             )
             SELECT drawn.language, drawn.term_count, c.frequencies,
                    CASE WHEN c.frequencies IS NULL THEN c.terms::text END,
@@ -140,8 +144,8 @@ def _draw(scope: Scope) -> Sample:
         )
         rows = cursor.fetchall()
     count = float(len(rows))
-    if rows and rows[0][4] == SIZE:
-        count *= (SIZE - 1) / SIZE * LOTS / max(rows[0][5], 1)
+    if rows and rows[0][4] == size:
+        count *= (size - 1) / size * LOTS / max(rows[0][5], 1)
     return Sample(
         size=len(rows),
         count=count,

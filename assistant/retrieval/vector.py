@@ -85,7 +85,7 @@ def nearest(
     not the active one. ``sample`` is that of ``scope``, where it was drawn: it says how many are
     visible, filters apart, or nearly. Needs an open transaction.
     """
-    if sample is None:
+    if sample is None or (sample.frequencies and not sample.size):  # the lot met none that answers
         visible, most = _visible(scope, space, limit=limit)
     else:
         visible = round(sample.count)

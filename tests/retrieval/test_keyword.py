@@ -8,7 +8,8 @@ from django.utils import timezone
 
 from assistant.documents import actions as documents
 from assistant.documents.models import Collection, Document
-from assistant.retrieval import keyword, reanalysis, statistics
+from assistant.retrieval import keyword, reanalysis, search, statistics
+from assistant.retrieval.arms import Mode
 from assistant.retrieval.models import Chunk
 from assistant.retrieval.scope import scope_of
 from assistant.retrieval.vector import Ranked
@@ -114,6 +115,18 @@ def test_a_plan_with_few_candidates_finds_what_a_full_one_finds(
     scores = exactly(query, reader, monkeypatch)
     # Which chunks are drawn depends on their ids, and those on the tests that ran before.
     assert sum(scores.get(each, 0.0) for each in found) >= 0.9 * sum(list(scores.values())[:10])
+
+
+@pytest.mark.parametrize("deep", [statistics.DEEP, 2])
+@pytest.mark.parametrize("mode", ["keyword", "vector", "hybrid"])
+def test_the_little_that_answers_among_much_that_does_not_is_found(
+    many: Collection, reader: User, mode: Mode, deep: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "DEEP", deep)  # of 600
+    Document.objects.update(disabled_at=timezone.now())
+    make_document(many, title="Live", text="Only here the zeppelin is told of.")
+    found = search("zeppelin", user=reader, mode=mode).passages
+    assert [passage.title for passage in found] == ["Live"]
 
 
 def test_of_a_large_site_more_are_few(
