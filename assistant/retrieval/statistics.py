@@ -29,7 +29,7 @@ from assistant.retrieval.models import LOTS
 from assistant.retrieval.scope import Scope
 
 SIZE: Final = 600
-# Where most of what is visible does not answer (disabled, being replaced), so many are looked at.
+# Where hardly anything visible answers (all else disabled, or being replaced), so many are drawn.
 DEEP: Final = 20_000
 # Up to this many visible chunks, or one in FEW_OF of the site if that is more, the keyword arm
 # scores every one, at 3 to 4 microseconds each. A sample and candidates take 30 ms on a site of
@@ -75,7 +75,7 @@ def draw(scope: Scope) -> Sample:
         return sample
     scope = replace(scope, documents="")
     sample = _few(scope) or _draw(scope, SIZE)
-    if sample.frequencies is not None and sample.size < SIZE // 10:
+    if sample.frequencies is not None and sample.size < SIZE // 50:
         sample = _draw(scope, DEEP)
     if sample.count >= _KEPT_FROM:
         with _lock:
