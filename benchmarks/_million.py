@@ -208,6 +208,31 @@ def readers(plan: Plan, share: float) -> list[np.ndarray]:
     return found
 
 
+def reader_key(share: float, number: int) -> UUID:
+    """Of the measured reader with that number of those of ``share``."""
+    if share in SHARES:
+        return key("user", SHARES.index(share) * READERS_A_SHARE + number)
+    return key(f"reader of {share}", number)
+
+
+def add_readers(connection: psycopg.Connection, plan: Plan, share: float) -> None:
+    """Those of a share that the filled site has none of, by grants of their own. Repeatable."""
+    for number, places in enumerate(readers(plan, share)):
+        reader = reader_key(share, number)
+        made = connection.execute(
+            "INSERT INTO users_user (id, password, is_superuser, email, name, is_active, is_staff,"
+            " created_at) VALUES (%s, '!', false, %s, '', true, false, '2026-01-01')"
+            " ON CONFLICT DO NOTHING",
+            [reader, f"reader{number}-of-{share}@example.com"],
+        )
+        if made.rowcount:
+            connection.execute(
+                "INSERT INTO permissions_grant (collection_id, user_id, everyone, role, created_at)"
+                " SELECT place, %s, false, 10, '2026-01-01' FROM unnest(%s::uuid[]) AS place",
+                [reader, [key("collection", int(place)) for place in places]],
+            )
+
+
 def fill(url: str, plan: Plan, passages: Passages) -> dict[str, float]:
     """Fill an empty database; seconds by step."""
     took: dict[str, float] = {}

@@ -1,11 +1,12 @@
 """Search at 10,000 to 1,000,000 chunks, under the rights of 5,000 people over 2,000 collections.
 
     SHARED_DATA=... python -m benchmarks.million [--chunks 10000,100000,1000000]
-        [--data-dir DIR] [--queries 60] [--sets scifact,...] [--svg FILE]
+        [--data-dir DIR] [--queries 60] [--shares 0.0001,...] [--sets scifact,...] [--svg FILE]
 
 Fills a database for each size (real embeddings, extended as ``_million.py`` explains; a filled one
 in ``--data-dir`` is used again) and searches it as readers who may see 0.01 % to 100 % of it, four
-for each share: two by grants of their own, two through a group, and the last is a superuser. Query
+for each share: two by grants of their own, two through a group, and the last is a superuser; those
+of other ``--shares`` are made, with grants of their own. Query
 vectors are real questions' and made beforehand: what is measured is everything but the embedding.
 
 - *rows*: the vector arm brings min(k, visible) chunks in every search, k = 200,
@@ -85,10 +86,12 @@ def main() -> None:
     parser.add_argument("--chunks", default="10000,100000,1000000")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--queries", type=int, default=60)
+    parser.add_argument("--shares", default=",".join(map(str, site.SHARES)))
     parser.add_argument("--sets", default=",".join(SETS), help="of SHARED_DATA/retrieval")
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args()
     sizes = [int(size) for size in options.chunks.split(",")]
+    visible = [float(share) for share in options.shares.split(",")]
     with tempfile.TemporaryDirectory(prefix="knowledge-million-") as temporary:
         folder = options.data_dir or Path(temporary)
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -98,9 +101,9 @@ def main() -> None:
         lines: dict[str, list[tuple[int, float]]] = {}
         missed = []
         for size in sizes:
-            shares = measure(folder / str(size), size, passages, queries=options.queries)
+            shares = measure(folder / str(size), size, passages, visible, queries=options.queries)
             missed += [f"{size:,}: {aim}" for aim in misses(shares)] if size >= 100_000 else []
-            for share in (shares[0], shares[2], shares[-1]):
+            for share in (shares[0], shares[len(shares) // 3], shares[-1]):
                 for stage in ("vector", "keyword", "total"):
                     name = f"{stage}, {share.share:.2%} visible"
                     lines.setdefault(name, []).append((size, share.p50(stage)))
@@ -125,7 +128,9 @@ def misses(shares: Sequence[Share]) -> Iterator[str]:
             yield f"{name}: the keyword arm takes {each.arms:.1f} of the vector arm"
 
 
-def measure(folder: Path, size: int, passages: Passages, *, queries: int) -> list[Share]:
+def measure(
+    folder: Path, size: int, passages: Passages, visible: Sequence[float], *, queries: int
+) -> list[Share]:
     plan = site.plan_for(size, passages)
     with running_database(folder) as url:
         with psycopg.connect(url) as connection:
@@ -133,11 +138,15 @@ def measure(folder: Path, size: int, passages: Passages, *, queries: int) -> lis
         if row == (0,):
             print(f"{size:,} chunks: filling", flush=True)
             site.fill(url, plan, passages)
+        with psycopg.connect(url) as connection:
+            for share in {*visible} - {*site.SHARES}:
+                site.add_readers(connection, plan, share)
         chosen = np.random.default_rng(3).permutation(len(passages.queries))[:queries]
         with use_vectors(passages, folder.parent / "vectors"), psycopg.connect(url) as bare:
             bare.autocommit = True
             print(
-                f"{size:,} chunks, {queries} questions for each of {len(site.SHARES) * 4} readers"
+                f"{size:,} chunks, {queries} questions for each of"
+                f" {len(visible) * site.READERS_A_SHARE} readers"
             )
             print(
                 "  visible      chunks   rows   recall@10  hidden"
@@ -145,7 +154,7 @@ def measure(folder: Path, size: int, passages: Passages, *, queries: int) -> lis
             )
             scores = similarities(plan, passages, passages.query_vectors[chosen])
             shares = []
-            for share in site.SHARES:
+            for share in visible:
                 found = Share(share)
                 for number in range(site.READERS_A_SHARE):
                     searches(found, number, plan, passages, chosen, scores, bare)
@@ -179,8 +188,7 @@ def searches(
     from assistant.retrieval import search
     from assistant.users.models import User
 
-    at = site.SHARES.index(found.share) * site.READERS_A_SHARE + number
-    user = User.objects.get(pk=site.key("user", at))
+    user = User.objects.get(pk=site.reader_key(found.share, number))
     seen = np.isin(plan.place, site.readers(plan, found.share)[number])
     visible = int(seen.sum())
     found.visible.append(visible)
