@@ -77,7 +77,7 @@ def ask(
     sample = statistics.draw(scope) if "keyword" in asked else None
     find_nearest = partial(_nearest, embedded, scope=scope, limit=depth, sample=sample)
     running: Future[_Nearest] | None = None
-    if may_be_beside and "vector" in asked and sample and sample.count >= BESIDE_FROM:
+    if may_be_beside and "vector" in asked and sample and sample.held >= BESIDE_FROM:
         running = beside(find_nearest)
         trace.side_by_side = running is not None
     found = [Arms(floor=embedded.floor) for _ in queries]

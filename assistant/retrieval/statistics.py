@@ -49,12 +49,14 @@ _KEPT: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Visible chunks by lot. ``count`` is how many the whole is (estimated), ``total`` how many
-    chunks the site has, ``languages`` what the whole is written in, most first, ``mean_length`` in
-    words. ``frequencies`` are those of ``size`` chunks, None where the whole is few."""
+    """Visible chunks by lot. ``count`` is how many the whole is (estimated), ``held`` how many its
+    collections hold, those too that do not answer, ``total`` how many chunks the site has.
+    ``languages`` is what the whole is written in, most first, ``mean_length`` in words.
+    ``frequencies`` are those of ``size`` chunks, None where the whole is few."""
 
     size: int
     count: float
+    held: float
     mean_length: float
     languages: list[str]
     total: float = 0.0
@@ -116,6 +118,7 @@ def _few(scope: Scope) -> Sample | None:
     return Sample(
         size=seen,
         count=float(seen),
+        held=float(seen),
         mean_length=max(float(sum(row[2] for row in rows)) / max(seen, 1), 1.0),
         languages=_languages({row[0]: row[1] for row in rows}),
         total=max(float(rows[0][4]), seen) if rows else 0.0,
@@ -143,12 +146,14 @@ def _draw(scope: Scope, size: int) -> Sample:
             scope.params,
         )
         rows = cursor.fetchall()
-    count = float(len(rows))
-    if rows and rows[0][4] == size:
-        count *= (size - 1) / size * LOTS / max(rows[0][5], 1)
+    drawn = held = float(rows[0][4]) if rows else 0.0
+    if rows and drawn == size:
+        held = (size - 1) * LOTS / max(rows[0][5], 1)
+    count = held * len(rows) / max(drawn, 1)
     return Sample(
         size=len(rows),
         count=count,
+        held=held,
         mean_length=max(float(np.mean([row[1] for row in rows])), 1.0) if rows else 1.0,
         languages=_languages(Counter(row[0] for row in rows)),
         total=max(float(rows[0][6]), count) if rows else 0.0,

@@ -82,13 +82,13 @@ def nearest(
     """The ``limit`` nearest visible chunks to ``vector`` of shape (dimension,).
 
     min(``limit``, visible) rows come back, whatever is hidden around them; none when ``space`` is
-    not the active one. ``sample`` is that of ``scope``, where it was drawn: it says how many are
-    visible, filters apart, or nearly. Needs an open transaction.
+    not the active one. ``sample`` is that of ``scope``, where it was drawn: it says how many
+    vectors there are to compare, filters apart, or nearly. Needs an open transaction.
     """
     if sample is None or (sample.frequencies and not sample.size):  # the lot met none that answers
         visible, most = _visible(scope, space, limit=limit)
     else:
-        visible = round(sample.count)
+        visible = round(sample.held)
         most = max(EXACT_AT_LEAST, round(sqrt(WALK_COST * limit * sample.total)))
     if not visible:
         return Nearest([], "nothing visible")

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from assistant.documents.models import Collection, Document
 from assistant.retrieval import scope as scopes
-from assistant.retrieval import spaces, vector
+from assistant.retrieval import spaces, statistics, vector
 from assistant.retrieval.models import Chunk
 from assistant.retrieval.statistics import Sample
 from assistant.users.models import User
@@ -122,7 +122,7 @@ def test_hnsw_agrees_where_much_is_visible(
 
 
 @pytest.mark.parametrize(
-    ("count", "total", "plan"),
+    ("held", "total", "plan"),
     [
         (5_000, 5_000, "exact"),
         (14_000, 1_000_000, "exact"),  # cheaper than walking so far
@@ -132,15 +132,28 @@ def test_hnsw_agrees_where_much_is_visible(
     ],
 )
 def test_what_is_visible_by_the_sample_decides_and_is_not_counted_again(
-    mine: Collection, nearest: Nearest, count: int, total: int, plan: str
+    mine: Collection, nearest: Nearest, held: int, total: int, plan: str
 ) -> None:
     reads_all = make_user(is_superuser=True)
-    drawn = Sample(size=600, count=float(count), mean_length=9.0, languages=[], total=float(total))
+    drawn = Sample(600, 9.0, held=float(held), mean_length=9.0, languages=[], total=float(total))
     with CaptureQueriesContext(connection) as queries:
         found = nearest(10, user=reads_all, sample=drawn)
     assert found.plan == plan
-    assert len(found.ranked) == (10 if count else 0)
+    assert len(found.ranked) == (10 if held else 0)
     assert not any("pg_class" in query["sql"] for query in queries)
+
+
+def test_much_that_does_not_answer_hides_nothing_that_does(
+    mine: Collection, reader: User, nearest: Nearest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = "\n\n".join(f"canteen noon {n}" for n in range(250))
+    make_document(mine, title="Off", text=off)
+    Document.objects.filter(title="Off").update(disabled_at=timezone.now())
+    monkeypatch.setattr(statistics, "FEW", 50)
+    monkeypatch.setattr(statistics, "SIZE", 100)
+    drawn = statistics.draw(scopes.scope_of(reader))
+    assert drawn.count < 100 < drawn.held  # estimated: 30 of 280
+    assert len(nearest(30, sample=drawn).ranked) == 30
 
 
 def settings_now() -> dict[str, str]:
