@@ -55,6 +55,7 @@ _MAX_QUOTES_OF_PART: Final = 2
 _KEEP_FROM_BEST_OF_PART: Final = 0.9
 _MAX_CANDIDATES: Final = 160
 _MAX_LIST_CHARACTERS: Final = 900
+_LONGEST_LABEL: Final = 60
 _SAME_WORDS: Final = 0.6
 
 _QUESTION_MARKS: Final = ("?", "？", "؟")
@@ -135,15 +136,21 @@ def candidates(sources: Sequence[SourceText]) -> list[Candidate]:
 
 
 def _candidates(source: SourceText, rank: int) -> Iterator[Candidate]:
-    """Headings and questions name what is said below them and say nothing themselves."""
+    """Headings and questions name what is said below them and say nothing themselves; nor does a
+    label ("Expenses:") without its list."""
     heading = ""
     asked: Piece | None = None
-    for piece in split(source.text):
+    pieces = split(source.text)
+    for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
         text = source.text[piece.start : piece.end]
         is_question = text.rstrip(_CLOSING).endswith(_QUESTION_MARKS)
-        if piece.kind is Kind.HEADING:
+        is_label = len(text) <= _LONGEST_LABEL and _leads_in(text)
+        names = piece.kind is Kind.HEADING or (
+            is_label and (following is None or following.kind is not Kind.ITEM)
+        )
+        if names:
             heading = text
-        if piece.kind is Kind.HEADING or is_question:
+        if names or is_question:
             asked = piece if is_question else None
         elif len(text) >= 3 and any(c.isalnum() for c in text):
             above = source.text[asked.start : asked.end] if asked else heading
@@ -325,6 +332,10 @@ def _quotes(
     return quotes
 
 
+def _leads_in(text: str) -> bool:
+    return text.rstrip("*_ ").endswith((":", "："))
+
+
 def _joined(text: str, spans: Sequence[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
     """Spans with only spaces between them become one."""
     merged: list[tuple[int, int, float]] = []
@@ -343,7 +354,7 @@ def _extent(found: Sequence[Candidate], index: int) -> tuple[int, int]:
     start, end = candidate.start, candidate.piece.end
     if candidate.piece.kind is Kind.ROW:
         return _table(found, index)
-    if not candidate.text.rstrip("*_ ").endswith((":", "：")):
+    if not _leads_in(candidate.text):
         return start, end
     for other in found[index + 1 :]:
         same = other.source is candidate.source and other.piece.kind is Kind.ITEM

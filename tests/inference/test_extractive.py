@@ -61,6 +61,15 @@ async def test_what_stands_under_a_heading_is_quoted_and_not_the_heading() -> No
     assert text == "Meet your buddy for lunch. [1]"
 
 
+async def test_a_label_without_its_list_is_not_quoted_but_names_what_follows() -> None:
+    cut_off = SourceText(1, "Finance", "Costs must not grow faster than income.\n\nCosts:")
+    text, _ = await answer("And the costs?", cut_off)
+    assert text == "Costs must not grow faster than income. [1]"
+    below = SourceText(1, "Finance", "**Costs:**\n\nSalaries are most of them.\n\nRent is paid.")
+    text, _ = await answer("And the costs?", below)
+    assert text.startswith("Salaries are most of them.")
+
+
 async def test_a_question_in_the_text_is_quoted_with_its_answer_only() -> None:
     asked = "May I work from another country?"
     faq = SourceText(1, "Questions", f"{asked}\n\nYes, for thirty days. Tell the office before.")
