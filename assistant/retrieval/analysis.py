@@ -74,6 +74,7 @@ def detect_language(text: str) -> str | None:
     if len(text) > _SAMPLE:
         start = (len(text) - _SAMPLE) // 2
         text = text[start : start + _SAMPLE]
+    # Else ``regex`` gives the interpreter away each time; see ``_asked_tokens``.
     letters = len(_LETTER.findall(text, concurrent=False))
     if not letters:
         return None

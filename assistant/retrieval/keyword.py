@@ -96,20 +96,15 @@ def best_matches(query: str, *, scope: Scope, limit: int, sample: Sample | None 
     candidates the plan takes: see the module's docstring.
     """
     sample = sample or statistics.draw(scope)
-    languages = sample.languages
-    if not sample.size:
-        if sample.frequencies is None:
-            return Matches()
-        # So little of what is visible answers that the lot met none of it.
-        languages = statistics.languages_of_site()
+    languages = statistics.languages_of_site() if sample.met_none else sample.languages
     question = terms_of_question(query, languages=languages, limit=MAX_TERMS)
-    if not question.terms:
+    if not question.terms or not (sample.size or sample.met_none):
         return Matches()
     if sample.frequencies is None:
         # By no index of words: for common ones it would be walked through for the whole site.
         within = f"{scope.seeking('c.collection_id')} AND {scope.current}"
         plan = _Plan(_weighed(question.terms), wanted=None, within=within)
-    elif not sample.size:
+    elif sample.met_none:
         plan = _all_that_hold_one(question, scope)
     else:
         holds = sample.frequencies.counts([term.codes for term in question.terms]) > 0

@@ -62,6 +62,11 @@ class Sample:
     total: float = 0.0
     frequencies: Frequencies | None = None
 
+    @property
+    def met_none(self) -> bool:
+        """So little of what is visible answers, if anything, that the lot met none of it."""
+        return self.frequencies is not None and not self.size
+
 
 _kept: OrderedDict[str, tuple[float, Sample]] = OrderedDict()
 _lock = Lock()

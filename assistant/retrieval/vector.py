@@ -85,7 +85,7 @@ def nearest(
     not the active one. ``sample`` is that of ``scope``, where it was drawn: it says how many
     vectors there are to compare, filters apart, or nearly. Needs an open transaction.
     """
-    if sample is None or (sample.frequencies and not sample.size):  # the lot met none that answers
+    if sample is None or sample.met_none:
         visible, most = _visible(scope, space, limit=limit)
     else:
         visible = round(sample.held)
